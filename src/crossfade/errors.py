@@ -30,6 +30,10 @@ class NotSupported(CrossfadeError, NotImplementedError):
     """This method, store or encoder cannot do what was asked of it."""
 
 
+class Interrupted(CrossfadeError):
+    """Ctrl-C; what was finished is kept."""
+
+
 # --- spaces -----------------------------------------------------------------------------------
 
 
