@@ -1,0 +1,28 @@
+"""Options that several commands share, spelt the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+OldSpace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPACE",
+        help="Space of the old vectors where the file does not say: "
+        "NAME[@REVISION][,metric=cosine|dot|l2][,normalized][,prompt=TEXT].",
+    ),
+]
+NewSpace = Annotated[
+    str | None, typer.Option(metavar="SPACE", help="Space of the new vectors, where the file does not say.")
+]
+IdColumn = Annotated[str | None, typer.Option(help="Column of the ids (default: the one called id).")]
+VectorColumn = Annotated[str | None, typer.Option(help="Column of the vectors (default: the one called vector).")]
+OnInvalid = Annotated[
+    str, typer.Option(metavar="refuse|skip", help="NaN, infinite and zero vectors: stop, or skip and list them.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder or file to write.")]
