@@ -1,0 +1,220 @@
+"""What a result is measured against: labels, judgements, or the new model's own neighbours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crossfade.errors import IdMismatch, UsageError
+from crossfade.evaluation.metrics import (
+    Agreement,
+    AveragePrecision,
+    CumulativeMatch,
+    NormalizedGain,
+    Recall,
+    ReciprocalRank,
+    RetrievalMetric,
+    caption_recall,
+)
+
+LABEL_METRICS = (CumulativeMatch(1), CumulativeMatch(5), AveragePrecision())
+CAPTION_METRICS = (caption_recall(1), caption_recall(5), caption_recall(10))
+JUDGED_METRICS = (NormalizedGain(10), Recall(100), ReciprocalRank(10))
+AGREEMENT_METRICS = (Agreement(10),)
+
+
+class GroundTruth(ABC):
+    """Grades of relevance for every query and gallery item.
+
+    Attributes:
+        kind: labels, captions, judged or neighbours.
+        description: the ground truth in words, as every figure names it.
+        metrics: what is measured against it.
+        primary: name of the metric that verdicts are made on.
+    """
+
+    kind: str
+    description: str
+    metrics: tuple[RetrievalMetric, ...]
+    primary: str
+
+    @property
+    @abstractmethod
+    def n_queries(self) -> int:
+        """Number of queries (Q)."""
+
+    @property
+    @abstractmethod
+    def n_gallery(self) -> int:
+        """Number of gallery items (N)."""
+
+    @abstractmethod
+    def grades(self, rows: slice) -> NDArray[np.float32] | NDArray[np.bool_]:
+        """(b, N) grades of the queries in `rows`, 0 for irrelevant."""
+
+    def _choose_primary(self, primary: str | None, default: str) -> None:
+        self.primary = primary or default
+        names = [metric.name for metric in self.metrics]
+        if self.primary not in names:
+            raise UsageError(
+                f"primary metric {self.primary!r} is not measured here; one of {', '.join(names)}"
+            )
+
+
+class Labels(GroundTruth):
+    """An item is relevant to a query of the same class.
+
+    Args:
+        queries: (Q,) labels, of any one comparable type.
+        gallery: (N,) labels.
+        primary: metric of the verdict; mAP by default, the most sensitive of the three.
+        description: what the labels are.
+    """
+
+    kind = "labels"
+
+    def __init__(
+        self,
+        queries: ArrayLike,
+        gallery: ArrayLike,
+        *,
+        primary: str | None = None,
+        description: str = "class labels",
+    ) -> None:
+        queries, gallery = np.asarray(queries), np.asarray(gallery)
+        codes = np.unique(np.concatenate([queries, gallery]), return_inverse=True)[1]
+        self._queries, self._gallery = codes[: len(queries)], codes[len(queries) :]
+        self.description, self.metrics = description, LABEL_METRICS
+        self._choose_primary(primary, "mAP")
+
+    @property
+    def n_queries(self) -> int:
+        return len(self._queries)
+
+    @property
+    def n_gallery(self) -> int:
+        return len(self._gallery)
+
+    def grades(self, rows: slice) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = self._queries[rows, None] == self._gallery[None, :]
+        return same
+
+
+class Judgements(GroundTruth):
+    """Graded judgements of some (query, item) pairs; whatever was not judged is irrelevant.
+
+    Args:
+        n_queries: number of queries (Q).
+        n_gallery: number of gallery items (N).
+        queries: (m,) positions of queries.
+        items: (m,) positions of gallery items.
+        grades: (m,) grades; 0 or less means irrelevant. All 1 by default.
+        captions: Recall@1/5/10 as image-text retrieval reports it (one right caption is enough) in
+            place of nDCG@10, Recall@100 and MRR@10.
+        primary: metric of the verdict; nDCG@10 or, for captions, Recall@1 by default.
+
+    Raises:
+        UsageError: a position outside of the queries or the gallery.
+    """
+
+    def __init__(
+        self,
+        n_queries: int,
+        n_gallery: int,
+        queries: ArrayLike,
+        items: ArrayLike,
+        grades: ArrayLike | None = None,
+        *,
+        captions: bool = False,
+        primary: str | None = None,
+        description: str | None = None,
+    ) -> None:
+        self._shape = n_queries, n_gallery
+        queries, items = np.asarray(queries, dtype=np.intp), np.asarray(items, dtype=np.intp)
+        values = np.ones(len(queries)) if grades is None else np.asarray(grades)
+        _require_positions(queries, n_queries, "queries")
+        _require_positions(items, n_gallery, "gallery items")
+        positive = np.flatnonzero(values > 0)
+        order = positive[np.argsort(queries[positive], kind="stable")]
+        self._items, self._grades = items[order], values[order].astype(np.float32)
+        self._starts = np.searchsorted(queries[order], np.arange(n_queries + 1))
+        self.kind = "captions" if captions else "judged"
+        self.description = description or ("image-caption pairs" if captions else "human judgements")
+        self.metrics = CAPTION_METRICS if captions else JUDGED_METRICS
+        self._choose_primary(primary, "Recall@1" if captions else "nDCG@10")
+
+    @classmethod
+    def from_qrels(
+        cls,
+        qrels: Mapping[str, Mapping[str, float]],
+        query_ids: Sequence[str],
+        gallery_ids: Sequence[str],
+        *,
+        primary: str | None = None,
+        description: str | None = None,
+    ) -> Judgements:
+        """Judgements by id, as BEIR and TREC write them: ``{query id: {item id: grade}}``.
+
+        Judgements of queries that are not asked are left out.
+
+        Raises:
+            IdMismatch: judged items that are not in the gallery.
+        """
+        asked = {identifier: row for row, identifier in enumerate(query_ids)}
+        place = {identifier: position for position, identifier in enumerate(gallery_ids)}
+        judged = [(q, i, g) for q, items in qrels.items() if q in asked for i, g in items.items()]
+        missing = sorted({item for _, item, _ in judged if item not in place})
+        if missing:
+            raise IdMismatch(
+                f"{len(missing)} judged items are not in the gallery of {len(place)}, e.g. {missing[:3]}; "
+                "pass the judgements that belong to this gallery"
+            )
+        rows = [asked[q] for q, _, _ in judged]
+        items = [place[i] for _, i, _ in judged]
+        values = [g for _, _, g in judged]
+        shape = len(query_ids), len(gallery_ids)
+        return cls(*shape, rows, items, values, primary=primary, description=description)
+
+    @classmethod
+    def one_to_one(cls, n: int, *, primary: str | None = None, description: str = "pairs") -> Judgements:
+        """Query i and item i belong together, and nothing else does."""
+        return cls(n, n, np.arange(n), np.arange(n), captions=True, primary=primary, description=description)
+
+    @property
+    def n_queries(self) -> int:
+        return self._shape[0]
+
+    @property
+    def n_gallery(self) -> int:
+        return self._shape[1]
+
+    def grades(self, rows: slice) -> NDArray[np.float32]:
+        start, stop, _ = rows.indices(self.n_queries)
+        block = np.zeros((stop - start, self.n_gallery), dtype=np.float32)
+        for row in range(start, stop):
+            judged = slice(self._starts[row], self._starts[row + 1])
+            block[row - start, self._items[judged]] = self._grades[judged]
+        return block
+
+
+class Neighbours(Judgements):
+    """Label-free: the new model's own nearest neighbours count as relevant.
+
+    It measures how closely the new model is imitated. Nothing is said about whether either model is right.
+    """
+
+    def __init__(self, n_queries: int, n_gallery: int, queries: ArrayLike, items: ArrayLike) -> None:
+        super().__init__(n_queries, n_gallery, queries, items)
+        self.kind = "neighbours"
+        self.description = "the new model's own ten nearest neighbours"
+        self.metrics = AGREEMENT_METRICS
+        self._choose_primary(None, "agreement@10")
+
+
+def _require_positions(positions: NDArray[np.intp], count: int, what: str) -> None:
+    if len(positions) and not (positions.min() >= 0 and positions.max() < count):
+        wrong = positions[(positions < 0) | (positions >= count)][0]
+        raise UsageError(f"judgements name position {wrong}, but there are {count} {what}; count from 0")
