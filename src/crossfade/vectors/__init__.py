@@ -1,6 +1,31 @@
 """Ids + vectors + space, streamed as Arrow batches."""
 
+from crossfade.vectors.align import SourcePairs, align
 from crossfade.vectors.base import BATCH_ROWS, FloatMatrix, VectorBatch, Vectors, VectorSource
+from crossfade.vectors.checks import CheckReport, check, checked
+from crossfade.vectors.columns import ROW_NUMBERS
+from crossfade.vectors.metadata import record_space, recorded_space
+from crossfade.vectors.open import open_vectors
 from crossfade.vectors.pairs import ArrayPairs, Pairs
+from crossfade.vectors.writing import ParquetVectorWriter, VectorWriter
 
-__all__ = ["BATCH_ROWS", "ArrayPairs", "FloatMatrix", "Pairs", "VectorBatch", "VectorSource", "Vectors"]
+__all__ = [
+    "BATCH_ROWS",
+    "ROW_NUMBERS",
+    "ArrayPairs",
+    "CheckReport",
+    "FloatMatrix",
+    "Pairs",
+    "ParquetVectorWriter",
+    "SourcePairs",
+    "VectorBatch",
+    "VectorSource",
+    "VectorWriter",
+    "Vectors",
+    "align",
+    "check",
+    "checked",
+    "open_vectors",
+    "record_space",
+    "recorded_space",
+]

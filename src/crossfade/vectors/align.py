@@ -1,0 +1,171 @@
+"""Bring two sources of the same items into the same order."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from crossfade.errors import DuplicateIds, IdMismatch
+from crossfade.spaces import Space
+from crossfade.vectors.base import BATCH_ROWS, FloatMatrix, VectorBatch, VectorSource
+from crossfade.vectors.ids import IdIndex, first_few
+from crossfade.vectors.pairs import Pairs
+from crossfade.vectors.writing import full_disk_as_error
+
+
+def align(old: VectorSource, new: VectorSource, *, spill_folder: str | Path | None = None) -> SourcePairs:
+    """Pair two sources by id: X from `old`, Y from `new`, in the order of `new`.
+
+    `old` may hold more items (the gallery). Where the ids stand in the same order, both are streamed
+    side by side; otherwise the ids of `new` are indexed in memory, and the vectors of `old` that are
+    wanted are put in order in a temporary file.
+
+    Args:
+        spill_folder: where the temporary file goes; the system's folder unless given. It has no name,
+            so nothing is left behind.
+
+    Raises:
+        IdMismatch: ids of `new` are missing in `old`, or the ids are of different types.
+        DuplicateIds: a wanted id occurs more than once.
+        OutOfSpace: the temporary file does not fit on its disk.
+    """
+    if same_order(old, new):
+        return SourcePairs(old, new)
+    index = _index(new)
+    _require_all(index, old, new)
+    return SourcePairs(_Reordered(old, index, spill_folder), new)
+
+
+class SourcePairs(Pairs):
+    """Two sources with the same ids in the same order.
+
+    Attributes:
+        old: gives X.
+        new: gives Y.
+    """
+
+    def __init__(self, old: VectorSource, new: VectorSource) -> None:
+        self.old, self.new = old, new
+        self.source, self.target = old.space, new.space
+
+    def __len__(self) -> int:
+        return len(self.new)
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        return self.old.space.dimension, self.new.space.dimension
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[tuple[FloatMatrix, FloatMatrix]]:
+        ys = (batch.vectors for batch in self.new.batches(rows))
+        y = np.empty((0, self.dimensions[1]), dtype=np.float32)
+        for batch in self.old.batches(rows):
+            x = batch.vectors
+            while len(x):
+                y = y if len(y) else next(ys)
+                both = min(len(x), len(y))
+                yield x[:both], y[:both]
+                x, y = x[both:], y[both:]
+
+
+def same_order(old: VectorSource, new: VectorSource) -> bool:
+    """Whether both hold the same ids in the same order; reads ids only, up to the first difference."""
+    if len(old) != len(new):
+        return False
+    return all(
+        left is not None and right is not None and left.equals(right)
+        for left, right in zip_longest(_even(old), _even(new))
+    )
+
+
+def _even(source: VectorSource) -> Iterator[pa.Array]:
+    """Ids in chunks of `BATCH_ROWS`, wherever the source cuts its batches."""
+    held: list[pa.Array] = []
+    for ids in source.ids_in_batches():
+        held.append(ids)
+        if sum(map(len, held)) >= BATCH_ROWS:
+            joined = pa.concat_arrays(held)
+            yield joined[:BATCH_ROWS]
+            held = [joined[BATCH_ROWS:]]
+    if sum(map(len, held)):
+        yield pa.concat_arrays(held)
+
+
+def _index(new: VectorSource) -> IdIndex:
+    index = IdIndex(new.ids_in_batches())
+    repeated = index.repeated()
+    if repeated:
+        raise DuplicateIds(
+            f"{new.name}: {len(repeated)} ids occur more than once; first ids: {first_few(repeated)}; "
+            "keep one row of each"
+        )
+    return index
+
+
+def _require_all(index: IdIndex, old: VectorSource, new: VectorSource) -> None:
+    seen = np.zeros(len(index), dtype=np.int64)
+    for ids in old.ids_in_batches():
+        rows = index.rows(ids)
+        np.add.at(seen, rows[rows >= 0], 1)
+    missing, repeated = np.flatnonzero(seen == 0), np.flatnonzero(seen > 1)
+    if len(missing):
+        raise IdMismatch(
+            f"{len(missing)} of {len(new)} ids of {new.name} are not among the {len(old)} ids of {old.name}; "
+            f"first ids: {_ids_at(index, missing)}; pass vectors of the same items from both models"
+        )
+    if len(repeated):
+        raise DuplicateIds(
+            f"{old.name}: {len(repeated)} ids occur more than once; first ids: {_ids_at(index, repeated)}; "
+            "keep one row of each"
+        )
+
+
+def _ids_at(index: IdIndex, rows: NDArray[np.int64]) -> str:
+    return first_few(index.ids[int(row)].as_py() for row in rows[:6])
+
+
+class _Reordered(VectorSource):
+    """The vectors of `source` whose ids are in `index`, in the order of `index`, from a nameless file."""
+
+    def __init__(self, source: VectorSource, index: IdIndex, folder: str | Path | None) -> None:
+        self.name = source.name
+        self._space = source.space
+        self._index = index
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="crossfade-pairs-", dir=folder, buffering=0)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        with full_disk_as_error(str(folder or tempfile.gettempdir()), len(index)):
+            for batch in source.batches():
+                self._put(batch)
+
+    def _put(self, batch: VectorBatch) -> None:
+        rows = self._index.rows(batch.ids)
+        wanted = np.flatnonzero(rows >= 0)
+        width = 4 * self._space.dimension
+        for item in wanted[np.argsort(rows[wanted])]:
+            self._file.seek(int(rows[item]) * width)
+            self._file.write(batch.vectors[item].tobytes())
+
+    @property
+    def space(self) -> Space:
+        return self._space
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def batches(self, rows: int = BATCH_ROWS, columns: tuple[str, ...] = ()) -> Iterator[VectorBatch]:
+        dimension = self._space.dimension
+        for start, ids in zip(range(0, len(self), rows), self.ids_in_batches(rows), strict=True):
+            shape = (len(ids), dimension)
+            vectors = np.memmap(self._file, np.float32, "r", offset=4 * start * dimension, shape=shape)
+            yield VectorBatch(ids, np.asarray(vectors))
+
+    def ids_in_batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.Array]:
+        for start in range(0, len(self), rows):
+            yield self._index.ids[start : start + rows].combine_chunks()
