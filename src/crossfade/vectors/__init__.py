@@ -4,9 +4,12 @@ from crossfade.vectors.align import SourcePairs, align
 from crossfade.vectors.base import BATCH_ROWS, FloatMatrix, VectorBatch, Vectors, VectorSource
 from crossfade.vectors.checks import CheckReport, check, checked
 from crossfade.vectors.columns import ROW_NUMBERS
+from crossfade.vectors.lance_writing import LanceVectorWriter
+from crossfade.vectors.location import LanceLocation
 from crossfade.vectors.metadata import record_space, recorded_space
 from crossfade.vectors.open import open_vectors
 from crossfade.vectors.pairs import ArrayPairs, Pairs
+from crossfade.vectors.transform import LiftReport, lift
 from crossfade.vectors.writing import ParquetVectorWriter, VectorWriter
 
 __all__ = [
@@ -15,6 +18,9 @@ __all__ = [
     "ArrayPairs",
     "CheckReport",
     "FloatMatrix",
+    "LanceLocation",
+    "LanceVectorWriter",
+    "LiftReport",
     "Pairs",
     "ParquetVectorWriter",
     "SourcePairs",
@@ -25,6 +31,7 @@ __all__ = [
     "align",
     "check",
     "checked",
+    "lift",
     "open_vectors",
     "record_space",
     "recorded_space",

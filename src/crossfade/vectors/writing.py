@@ -187,8 +187,8 @@ def full_disk_as_error(name: str, rows: int) -> Iterator[None]:
     """A full disk becomes OutOfSpace; any other failure passes."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL and "No space left" not in str(error):
+    except Exception as error:
+        if getattr(error, "errno", None) not in FULL and "No space left" not in str(error):
             raise
         raise OutOfSpace(
             f"{name}: the disk was full after {rows} rows; nothing was kept; "
