@@ -1,0 +1,161 @@
+"""The cascade plot: quality against the number of items that had to be embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from crossfade.report.layout import LAYOUTS, Layout, clip, drawable, label_of
+from crossfade.report.svg import Drawing, Scale
+from crossfade.report.view import interval, percent
+
+if TYPE_CHECKING:
+    from crossfade.evaluation.result import RowResult, TaskResult
+
+MAX_SERIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    name: str
+    points: tuple[RowResult, ...]
+
+
+def cascade_plot(task: TaskResult, recommended: str | None = None) -> list[str]:
+    """Quality against the number of items that the cascade had to embed; [] if no cascade was measured."""
+    series = _cascades(task)
+    if not series:
+        return []
+    return [str(_CascadePlot(task, series, recommended, layout).draw()) for layout in LAYOUTS]
+
+
+def _cascades(task: TaskResult) -> list[_Series]:
+    found: dict[str, list[RowResult]] = {}
+    for row in task.rows:
+        if row.strategy == "cascade" and row.embedded is not None and drawable(row, task.primary):
+            found.setdefault(series_name(row), []).append(row)
+    series = [
+        _Series(name, tuple(sorted(rows, key=lambda row: (row.depth or 0, row.embedded or 0))))
+        for name, rows in found.items()
+    ]
+    series.sort(key=lambda one: -one.points[-1].metrics[task.primary].value)
+    return series[:MAX_SERIES]
+
+
+def series_name(row: RowResult) -> str:
+    """What the cascades of different depth over one first stage have in common."""
+    stage = {"query": "mapped query", "interpolate": "interpolated query"}.get(
+        row.first_stage, row.first_stage
+    )
+    return ", ".join(filter(None, (stage, row.method))) or "cascade"
+
+
+class _CascadePlot:
+    def __init__(
+        self, task: TaskResult, series: Sequence[_Series], recommended: str | None, layout: Layout
+    ) -> None:
+        self.task, self.series, self.recommended, self.layout = task, series, recommended, layout
+        narrow = layout.stacked
+        height = 330.0 if narrow else 380.0
+        label = f"{task.primary} of cascades on {task.name} against the number of items embedded"
+        self.drawing = Drawing(layout.width, height, label, f"plot {layout.style}")
+        self.left, self.right = 40.0, layout.width - (14 if narrow else 250)
+        self.top, self.bottom = 24.0 + (18 * len(series) if narrow else 0), height - 52
+        points = [row for one in series for row in one.points]
+        rows = [*points, *self._references().values()]
+        estimates = [row.metrics[task.primary] for row in rows]
+        self.y = Scale(min(e.low for e in estimates), max(e.high for e in estimates), self.bottom, self.top)
+        self.x = Scale(
+            0, max([row.embedded or 0 for row in points] + [1]), self.left, self.right, 5 if narrow else 8
+        )
+
+    def draw(self) -> Drawing:
+        self._axes()
+        for name, row in self._references().items():
+            self._reference(name, row)
+        heights = _spread(
+            [self.y(one.points[-1].metrics[self.task.primary].value) for one in self.series], 17
+        )
+        for index, one in enumerate(self.series):
+            self._one_series(index, one, heights[index])
+        return self.drawing
+
+    def _references(self) -> dict[str, RowResult]:
+        found = {"keep": "old/old", "backfill": "new/new"}
+        return {
+            row.strategy: row
+            for row in self.task.rows
+            if row.strategy in found and drawable(row, self.task.primary)
+        }
+
+    def _axes(self) -> None:
+        for tick in self.y.ticks:
+            self.drawing.line(self.left, self.y(tick), self.right, self.y(tick), "grid")
+            self.drawing.text(self.left - 8, self.y(tick) + 4, f"{100 * tick:.3g}", "tick", "end")
+        for tick in self.x.ticks:
+            self.drawing.line(self.x(tick), self.bottom, self.x(tick), self.bottom + 4, "grid")
+            self.drawing.text(self.x(tick), self.bottom + 19, _count(tick), "tick", "middle")
+        caption = f"distinct items embedded, of {self.task.n_gallery:,} in the gallery"
+        if not self.layout.stacked:
+            caption += f" ({self.task.n_queries:,} queries; the small numbers are k)"
+        self.drawing.text((self.left + self.right) / 2, self.bottom + 42, caption, "axis", "middle")
+        self.drawing.text(0, 12, f"{self.task.primary}, per cent", "axis")
+
+    def _reference(self, strategy: str, row: RowResult) -> None:
+        y = self.y(row.metrics[self.task.primary].value)
+        name = {"keep": "old/old", "backfill": "new/new"}[strategy]
+        self.drawing.line(self.left, y, self.right, y, f"reference {strategy}")
+        above = strategy == "backfill"
+        self.drawing.text(self.left + 6, y + (-6 if above else 15), name, f"reference-name {strategy}")
+
+    def _one_series(self, index: int, one: _Series, label_y: float) -> None:
+        metric, style = self.task.primary, f"series-{index}"
+        places = [(self.x(row.embedded or 0), self.y(row.metrics[metric].value)) for row in one.points]
+        self.drawing.polyline(places, f"series {style}")
+        for row, (x, y) in zip(one.points, places, strict=True):
+            estimate = row.metrics[metric]
+            self.drawing.line(x, self.y(estimate.low), x, self.y(estimate.high), f"whisker {style}")
+            measured = f"{percent(estimate.value)} ({interval(estimate)})"
+            tip = f"{label_of(row)}: {measured}, {row.embedded:,} embedded"
+            _marker(self.drawing, index, x, y, 7 if row.key == self.recommended else 5, f"dot {style}", tip)
+            if index == 0 and row.depth is not None:
+                self.drawing.text(x, self.y(estimate.high) - 6, f"{row.depth}", "depth", "middle")
+        self._name(index, one, places[-1], label_y)
+
+    def _name(self, index: int, one: _Series, end: tuple[float, float], label_y: float) -> None:
+        if self.layout.stacked:
+            y = 32.0 + 18 * index
+            _marker(self.drawing, index, 8, y - 4, 5, f"dot series-{index}", "")
+            self.drawing.text(20, y, clip(one.name, 44), f"series-name series-{index}")
+        else:
+            self.drawing.line(end[0] + 8, end[1], self.right + 8, label_y, "leader")
+            self.drawing.text(self.right + 12, label_y + 4, clip(one.name, 34), f"series-name series-{index}")
+
+
+def _marker(drawing: Drawing, index: int, x: float, y: float, r: float, style: str, tip: str) -> None:
+    """Circle, square, diamond, triangle: series differ in shape as well as in colour."""
+    shapes: tuple[list[tuple[float, float]], ...] = (
+        [],
+        [(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)],
+        [(x, y - 1.3 * r), (x + 1.3 * r, y), (x, y + 1.3 * r), (x - 1.3 * r, y)],
+        [(x, y - 1.2 * r), (x + 1.15 * r, y + 0.9 * r), (x - 1.15 * r, y + 0.9 * r)],
+    )
+    if shape := shapes[index % len(shapes)]:
+        drawing.polygon(shape, style, tip)
+    else:
+        drawing.circle(x, y, r, style, tip)
+
+
+def _spread(heights: Sequence[float], distance: float) -> list[float]:
+    """Move labels apart, downwards, so that none lies on another; the order by height is kept."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    placed = list(heights)
+    for before, after in pairwise(order):
+        placed[after] = max(placed[after], placed[before] + distance)
+    return placed
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value < 10_000 else f"{value / 1000:,.3g}k"
