@@ -1,0 +1,29 @@
+"""Vector stores: read a gallery in stable parts, write vectors beside the old ones, switch atomically."""
+
+from crossfade.stores.base import (
+    Capabilities,
+    Description,
+    Hits,
+    IndexInfo,
+    Part,
+    Produced,
+    Receipt,
+    Rows,
+    Staged,
+    Store,
+)
+from crossfade.stores.open import open_store
+
+__all__ = [
+    "Capabilities",
+    "Description",
+    "Hits",
+    "IndexInfo",
+    "Part",
+    "Produced",
+    "Receipt",
+    "Rows",
+    "Staged",
+    "Store",
+    "open_store",
+]

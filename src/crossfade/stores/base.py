@@ -1,0 +1,349 @@
+"""What Crossfade asks of a vector store.
+
+A `Store` is one column of vectors of one table. An upgrade never touches that column's vectors: it
+writes new ones beside them, part by part, and then switches, so that the application finds the new
+vectors under the name it has always used. Every call reads the store as it is now; none keeps rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from crossfade.spaces import Metric, Space
+from crossfade.vectors import BATCH_ROWS, FloatMatrix
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store does, for people and for the table in the documentation.
+
+    Attributes:
+        beside: where new vectors are written: ``column``, ``table``, ``named vector``, ``collection``.
+        switch: how readers are moved: ``rename``, ``alias``, ``transaction``.
+        catches_up: how rows written by others during an upgrade are found.
+        index: index types that are rebuilt like the old one.
+        cannot: what the store cannot do, in words.
+    """
+
+    beside: str
+    switch: str
+    catches_up: str
+    index: tuple[str, ...] = ()
+    cannot: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """An ANN index: its `type`, `metric` and `parameters` as the store calls them, and the rows it covers."""
+
+    name: str
+    type: str
+    metric: str
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    rows: int = 0
+
+    def same_kind(self, other: IndexInfo | None) -> bool:
+        """Whether both are of one type and metric with the same parameters."""
+        if other is None:
+            return False
+        mine = (self.type, self.metric, dict(self.parameters))
+        return mine == (other.type, other.metric, dict(other.parameters))
+
+    def __str__(self) -> str:
+        parameters = "".join(f", {name} {value}" for name, value in self.parameters.items())
+        return f"{self.type} ({self.metric}{parameters})"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is in a store, as of one version.
+
+    Attributes:
+        uri: address without credentials.
+        rows, dimension, column_type: of the column of vectors.
+        id_column: where ids come from; empty if none was found.
+        payload: names of the other columns, in the table's order.
+        index: ANN index on the column, if any.
+        space: recorded space, if any.
+        version: of the table, as the store counts.
+        content: changes when rows are added, removed or rewritten.
+        parts: number of parts in which the gallery is rewritten.
+        writable: whether this account may write.
+    """
+
+    uri: str
+    rows: int
+    dimension: int
+    column_type: str
+    id_column: str
+    payload: tuple[str, ...] = ()
+    index: IndexInfo | None = None
+    space: Space | None = None
+    version: str = ""
+    content: str = ""
+    parts: int = 1
+    writable: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; `from_dict` reads them back."""
+        return {**asdict(self), "payload": list(self.payload)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Description:
+        """Read what `to_dict` wrote."""
+        read = {**values, "payload": tuple(values["payload"])}
+        read["index"] = IndexInfo(**values["index"]) if values["index"] else None
+        read["space"] = Space.from_dict(values["space"]) if values["space"] else None
+        return cls(**read)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """New vectors beside the old ones.
+
+    Attributes:
+        name: of the new vectors until the switch.
+        previous: of the old vectors after the switch.
+        old, new: the two spaces.
+        upgrade: id of the upgrade that writes them; part of the names of its files and index.
+    """
+
+    name: str
+    previous: str
+    old: Space
+    new: Space
+    upgrade: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that are written together. `source` changes when their old vectors are rewritten."""
+
+    key: str
+    rows: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A part that has been written and is on disk.
+
+    Attributes:
+        part, source: the part, and what its old vectors were when it was read.
+        rows, nulls: rows in it; rows that were left without a vector.
+        checksum: of the bytes written.
+        location: what the store needs to find them again; empty for a part whose vectors the
+            application wrote itself, which is left as it is.
+    """
+
+    part: str
+    source: str
+    rows: int
+    nulls: int
+    checksum: str
+    location: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a store: `ids` (n,), `vectors` (n, d) float32, NaN where `null` (n,), further columns."""
+
+    ids: pa.Array
+    vectors: FloatMatrix
+    null: NDArray[np.bool_]
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """New vectors (n, d_new) for some rows; those not `valid` (n,) are stored as null."""
+
+    vectors: FloatMatrix
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Results of one query, best first.
+
+    Attributes:
+        ids: (k,) ids.
+        scores: (k,) similarity; larger is better, also for l2 (there it is minus the squared distance).
+        handles: (k,) the store's own row addresses for `Store.fetch`, valid until the next write.
+        columns: further columns that were asked for.
+    """
+
+    ids: pa.Array
+    scores: NDArray[np.float32]
+    handles: NDArray[np.uint64]
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+Produce = Callable[[Rows], Produced]
+
+
+class Store(ABC):
+    """One column of vectors of one table."""
+
+    capabilities: Capabilities
+    uri: str
+    """Address without credentials."""
+    column: str
+    """Name under which the application reads its vectors, before and after an upgrade."""
+
+    # --- reading ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def describe(self) -> Description:
+        """What is in the store now."""
+
+    @abstractmethod
+    def scan(
+        self, column: str | None = None, *, rows: int = BATCH_ROWS, columns: Sequence[str] = ()
+    ) -> Iterator[Rows]:
+        """Stream all rows in a stable order; vectors of `column` (the store's own unless given)."""
+
+    @abstractmethod
+    def sample(self, count: int, seed: int, column: str, others: Sequence[str] = ()) -> Mapping[str, Any]:
+        """`count` random rows: ``ids``, ``column`` as (matrix, null), and the `others` alike or as arrays."""
+
+    @abstractmethod
+    def search(
+        self,
+        queries: FloatMatrix,
+        k: int,
+        metric: Metric,
+        *,
+        column: str | None = None,
+        columns: Sequence[str] = (),
+        exact: bool = False,
+    ) -> list[Hits]:
+        """The `k` nearest rows of each query, through the index unless `exact`.
+
+        Rows without a vector are never found.
+        """
+
+    @abstractmethod
+    def fetch(self, handles: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
+        """`columns` of the rows that a search has just returned, in that order."""
+
+    # --- writing ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def record_space(self, space: Space) -> None:
+        """Record which model made the store's vectors."""
+
+    @abstractmethod
+    def parts(self, staged: Staged) -> list[Part]:
+        """The parts in which new vectors are written, as the table is now."""
+
+    @abstractmethod
+    def write_part(
+        self,
+        part: Part,
+        staged: Staged,
+        produce: Produce,
+        *,
+        columns: Sequence[str] = (),
+        rows: int = BATCH_ROWS,
+    ) -> Receipt:
+        """Write new vectors of one part, durably, without any reader seeing them.
+
+        `produce` gets the rows in batches whose boundaries depend on the part alone, so that the
+        bytes do too. A row without an old vector keeps the new one that it already has.
+        """
+
+    @abstractmethod
+    def publish(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        """Make the written vectors readable under `staged.name`; returns parts that are still to write."""
+
+    @abstractmethod
+    def check_part(self, receipt: Receipt) -> str | None:
+        """Read a written part again; returns what is wrong with it, or None."""
+
+    @abstractmethod
+    def build_index(self, staged: Staged, like: IndexInfo) -> None:
+        """Index the published new vectors like the old ones; the index is put in use by `switch`."""
+
+    @abstractmethod
+    def switch(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        """Give the new vectors the column's name and their index, at once for all readers.
+
+        Returns:
+            Parts that others wrote meanwhile; they must be written first, and nothing was switched.
+        """
+
+    @abstractmethod
+    def switch_back(self, staged: Staged) -> None:
+        """Give the old vectors their name and their index back, at once for all readers."""
+
+    @abstractmethod
+    def switched(self, staged: Staged) -> bool:
+        """Whether readers see the new vectors under the column's name."""
+
+    @abstractmethod
+    def drop_old(self, staged: Staged) -> None:
+        """Delete the old vectors after a switch. There is no way back."""
+
+    @abstractmethod
+    def drop_new(self, staged: Staged) -> None:
+        """Delete the new vectors, which must not be in use, and every file written for them."""
+
+    # --- surroundings -------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def neighbourhood(self) -> Path:
+        """Folder beside the table for the journal and what belongs to upgrades."""
+
+    @abstractmethod
+    def cache(self, name: str, space: Space) -> VectorCache:
+        """A growing set of vectors by id beside the table, made when first written."""
+
+    def columns_of(self, staged: Staged) -> tuple[str, str]:
+        """Names that the old and the new vectors have now."""
+        if self.switched(staged):
+            return staged.previous, self.column
+        return self.column, staged.name
+
+    @abstractmethod
+    def pending(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        """Parts not written yet, or whose old vectors were rewritten since, or whose new ones are gone."""
+
+
+class VectorCache(ABC):
+    """Vectors by id, kept beside a table."""
+
+    @abstractmethod
+    def get(self, ids: pa.Array) -> tuple[FloatMatrix, NDArray[np.bool_]]:
+        """Vectors (n, d) of `ids`, and which of them are known."""
+
+    @abstractmethod
+    def put(self, ids: pa.Array, vectors: FloatMatrix) -> None:
+        """Keep further vectors; of an id that is known already the first vector stays."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of ids."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Delete everything."""

@@ -1,0 +1,459 @@
+"""LanceDB: new vectors as a second column, switched by renaming both columns in one commit.
+
+The new vectors of every fragment are written as a data file of their own (`lance_parts`) and become
+a column in one commit that rewrites nothing. The switch is one more commit: the new column takes
+the old one's name and the old one steps aside. Both commits are refused by Lance when somebody else
+has written in between, and are then tried again, so no row slips through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from crossfade.errors import StoreError, UsageError
+from crossfade.extras import load
+from crossfade.spaces import Metric, Space
+from crossfade.stores import lance_index, lance_parts
+from crossfade.stores.address import Address
+from crossfade.stores.base import (
+    Capabilities,
+    Description,
+    Hits,
+    IndexInfo,
+    Part,
+    Produce,
+    Receipt,
+    Rows,
+    Staged,
+    Store,
+)
+from crossfade.stores.lance_cache import LanceCache
+from crossfade.stores.lance_commit import committed, first_line, rename, store_errors
+from crossfade.vectors import BATCH_ROWS, FloatMatrix
+from crossfade.vectors.columns import choose_vector_column, describe_columns
+from crossfade.vectors.metadata import SPACE_KEY, is_vector_type, recorded_space
+
+UPGRADE_KEY = "crossfade.upgrade"
+
+
+class LanceDB(Store):
+    """A column of vectors in a LanceDB table.
+
+    Args:
+        address: database folder, table and column.
+        id_column: column of the ids; ``id`` unless given.
+
+    Raises:
+        MissingExtra: pylance is not installed.
+        StoreError: no such table, or it cannot be read.
+        UsageError: no such column.
+    """
+
+    capabilities = Capabilities(
+        beside="column",
+        switch="rename (one commit)",
+        catches_up="fragments: new or rewritten ones are found and written before the switch",
+        index=lance_index.TYPES,
+        cannot=(
+            "see its new vectors in readers that were opened before the switch: they stay on their version",
+        ),
+    )
+
+    def __init__(self, address: Address, *, id_column: str | None = None) -> None:
+        self._lance = load("lance", "lance")
+        self._place = Path(address.place)
+        self._table = address.table
+        dataset = self._open()
+        with store_errors(str(address)):
+            self.column = choose_vector_column(dataset.schema, address.column or None, str(address))
+        if id_column and id_column not in dataset.schema.names:
+            raise UsageError(
+                f"{address}: no column {id_column!r} for the ids; it has {describe_columns(dataset.schema)}"
+            )
+        self._id_column = id_column or ("id" if "id" in dataset.schema.names else "")
+        self.uri = str(Address("lancedb", address.place, address.table, self.column, id_column or ""))
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def describe(self) -> Description:
+        dataset = self._open()
+        schema, column = dataset.schema, dataset.schema.field(self.column)
+        fragments = dataset.get_fragments()
+        return Description(
+            uri=self.uri,
+            rows=dataset.count_rows(),
+            dimension=self._dimension(dataset, self.column),
+            column_type=str(column.type),
+            id_column=self._id_column,
+            payload=tuple(n for n in schema.names if n not in (self.column, self._id_column)),
+            index=lance_index.describe_index(dataset, self.column),
+            space=recorded_space(schema, self.column),
+            version=str(dataset.version),
+            content=_content(fragments, dataset.lance_schema.field(self.column).id()),
+            parts=len(fragments),
+            writable=self._writable(),
+        )
+
+    def scan(
+        self, column: str | None = None, *, rows: int = BATCH_ROWS, columns: Sequence[str] = ()
+    ) -> Iterator[Rows]:
+        dataset, name = self._open(), column or self.column
+        dimension = self._dimension(dataset, name)
+        scanner = dataset.scanner(
+            columns=list(dict.fromkeys([name, self.id_column, *columns])),
+            batch_size=rows,
+            scan_in_order=True,
+            batch_readahead=lance_parts.READ_AHEAD_BATCHES,
+            fragment_readahead=1,
+            io_buffer_size=lance_parts.READ_AHEAD_BYTES,
+        )
+        with store_errors(self.uri):
+            for batch in scanner.to_batches():
+                if len(batch):
+                    vectors, null = lance_parts.read_vectors(batch.column(name), dimension, self.uri)
+                    further = {one: batch.column(one) for one in columns}
+                    yield Rows(batch.column(self.id_column), vectors, null, further)
+
+    def sample(self, count: int, seed: int, column: str, others: Sequence[str] = ()) -> dict[str, Any]:
+        dataset = self._open()
+        total = dataset.count_rows()
+        chosen = np.random.default_rng(seed).choice(total, size=min(count, total), replace=False)
+        names = [self.id_column, column, *others]
+        with store_errors(self.uri):
+            table = dataset.take(np.sort(chosen), columns=list(dict.fromkeys(names))).combine_chunks()
+        read: dict[str, Any] = {"ids": _one_chunk(table.column(self.id_column))}
+        for name in (column, *others):
+            values = _one_chunk(table.column(name))
+            is_vector = is_vector_type(values.type)
+            dimension = self._dimension(dataset, name) if is_vector else 0
+            read[name] = lance_parts.read_vectors(values, dimension, self.uri) if is_vector else values
+        return read
+
+    def search(
+        self,
+        queries: FloatMatrix,
+        k: int,
+        metric: Metric,
+        *,
+        column: str | None = None,
+        columns: Sequence[str] = (),
+        exact: bool = False,
+    ) -> list[Hits]:
+        dataset, name = self._open(), column or self.column
+        with store_errors(self.uri):
+            return [self._nearest(dataset, name, query, k, metric, columns, exact) for query in queries]
+
+    def _nearest(
+        self,
+        dataset: Any,
+        name: str,
+        query: NDArray[np.float32],
+        k: int,
+        metric: Metric,
+        columns: Sequence[str],
+        exact: bool,
+    ) -> Hits:
+        nearest = {"column": name, "q": query, "k": k, "metric": metric, "use_index": not exact}
+        wanted = list(dict.fromkeys([self.id_column, *columns, "_distance"]))
+        table = dataset.scanner(columns=wanted, nearest=nearest, with_row_id=True).to_table()
+        return Hits(
+            ids=_one_chunk(table.column(self.id_column)),
+            scores=_similarity(table.column("_distance").to_numpy(), metric),
+            handles=table.column("_rowid").to_numpy(),
+            columns={one: _one_chunk(table.column(one)) for one in columns},
+        )
+
+    def fetch(self, handles: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
+        chosen = ", ".join(map(str, handles.tolist())) or "NULL"
+        scanner = self._open().scanner(
+            columns=list(columns), filter=f"_rowid IN ({chosen})", with_row_id=True
+        )
+        with store_errors(self.uri):
+            table = scanner.to_table()
+        order = pc.index_in(pa.array(handles), value_set=table.column("_rowid"))
+        if order.null_count:
+            raise StoreError(
+                f"{self.uri}: {order.null_count} rows were deleted while they were searched; search again"
+            )
+        return table.take(order).select(list(columns))
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def record_space(self, space: Space) -> None:
+        with store_errors(self.uri):
+            self._open().update_field_metadata({self.column: _space_metadata(space)})
+
+    def parts(self, staged: Staged) -> list[Part]:
+        return self._parts(self._open(), staged)
+
+    def pending(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        return self._missing(self._open(), staged, receipts)
+
+    def _parts(self, dataset: Any, staged: Staged) -> list[Part]:
+        old, _ = self._names(dataset, staged)
+        field = dataset.lance_schema.field(old).id()
+        return [
+            Part(
+                str(one.fragment_id), one.physical_rows - one.num_deletions, lance_parts.source_of(one, field)
+            )
+            for one in dataset.get_fragments()
+        ]
+
+    def write_part(
+        self,
+        part: Part,
+        staged: Staged,
+        produce: Produce,
+        *,
+        columns: Sequence[str] = (),
+        rows: int = BATCH_ROWS,
+    ) -> Receipt:
+        dataset = self._open()
+        old, new = self._names(dataset, staged)
+        fragment = dataset.get_fragment(int(part.key))
+        if fragment is None:
+            raise StoreError(f"{self.uri}: part {part.key} is gone: the table was compacted; run apply again")
+        dimensions = (self._dimension(dataset, old), staged.new.dimension)
+        file = lance_parts.FragmentFile(fragment, dimensions, (old, new), self.id_column, self.uri)
+        source = lance_parts.source_of(fragment, dataset.lance_schema.field(old).id())
+        path = self._part_path(staged, part.key, source)
+        with store_errors(self.uri):
+            written = file.write(path, produce, columns, rows)
+        location = {"path": path.name, "bytes": written["bytes"]}
+        return Receipt(part.key, source, written["rows"], written["nulls"], written["checksum"], location)
+
+    def publish(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        return committed(lambda: self._publish_once(staged, receipts), self.uri)
+
+    def _publish_once(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        dataset = self._open()
+        if pending := self._missing(dataset, staged, receipts):
+            return pending
+        self._add_column(dataset, staged)
+        dataset = self._open()
+        field = dataset.lance_schema.field(self._names(dataset, staged)[1]).id()
+        before = [one.metadata.to_json() for one in dataset.get_fragments()]
+        after = [_with_vectors(one, field, receipts.get(str(one["id"]))) for one in before]
+        if any(one is None for one in after):
+            return self._missing(dataset, staged, receipts)
+        if after != before:
+            self._merge(dataset, [one for one in after if one is not None])
+        return []
+
+    def _missing(self, dataset: Any, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        """Parts without a receipt, rewritten since, or whose file somebody has cleaned away."""
+        return [
+            part
+            for part in self._parts(dataset, staged)
+            if (receipt := receipts.get(part.key)) is None
+            or receipt.source != part.source
+            or not self._file_exists(receipt)
+        ]
+
+    def _file_exists(self, receipt: Receipt) -> bool:
+        if not receipt.location:
+            return True
+        path = self._data / receipt.location["path"]
+        return bool(path.exists() and path.stat().st_size == receipt.location["bytes"])
+
+    def _add_column(self, dataset: Any, staged: Staged) -> None:
+        if self._names(dataset, staged)[1] is not None:
+            return
+        dataset.update_field_metadata({self.column: _space_metadata(staged.old)})
+        metadata = {**_space_metadata(staged.new), UPGRADE_KEY: staged.upgrade}
+        vector = pa.list_(pa.float32(), staged.new.dimension)
+        dataset.add_columns(pa.schema([pa.field(staged.name, vector, metadata=metadata)]))
+
+    def _merge(self, dataset: Any, fragments: list[dict[str, Any]]) -> None:
+        metadata = load("lance.fragment", "lance").FragmentMetadata
+        changed = [metadata.from_json(json.dumps(one)) for one in fragments]
+        operation = self._lance.LanceOperation.Merge(changed, dataset.lance_schema)
+        self._lance.LanceDataset.commit(dataset, operation, read_version=dataset.version, max_retries=0)
+
+    def check_part(self, receipt: Receipt) -> str | None:
+        if not receipt.location:
+            return None
+        path = self._data / receipt.location["path"]
+        if not path.exists():
+            return f"file {path.name} is gone"
+        size = path.stat().st_size
+        if size != receipt.location["bytes"]:
+            return f"file {path.name} has {size} bytes, {receipt.location['bytes']} were written"
+        checksum = lance_parts.checksum(path)
+        return (
+            None if checksum == receipt.checksum else f"file {path.name} has other content than was written"
+        )
+
+    def build_index(self, staged: Staged, like: IndexInfo) -> None:
+        name = f"{self.column}_{staged.upgrade}_idx"
+        with store_errors(self.uri):
+            dataset = self._open()
+            old, new = self.columns_of(staged)
+            dimensions = (self._dimension(dataset, old), staged.new.dimension)
+            lance_index.build_index(dataset, new, name, like, staged.new.metric, dimensions)
+            self._shelf(staged).take(self._open(), new, "new")
+
+    def switch(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        def attempt() -> list[Part]:
+            if self.switched(staged):
+                return []
+            if pending := self._publish_once(staged, receipts):
+                return pending
+            self._shelf(staged).put_back(self._open(), staged.name, "new")
+            dataset = self._open()
+            if pending := self._missing(dataset, staged, receipts):
+                return pending
+            rename(dataset, {self.column: staged.previous, staged.name: self.column}, self.neighbourhood)
+            return []
+
+        pending = committed(attempt, self.uri)
+        if not pending:
+            with store_errors(self.uri):
+                self._shelf(staged).take(self._open(), staged.previous, "old")
+        return pending
+
+    def switch_back(self, staged: Staged) -> None:
+        def attempt() -> None:
+            if not self.switched(staged):
+                return
+            self._shelf(staged).put_back(self._open(), staged.previous, "old")
+            rename(self._open(), {self.column: staged.name, staged.previous: self.column}, self.neighbourhood)
+
+        committed(attempt, self.uri)
+        with store_errors(self.uri):
+            dataset = self._open()
+            if staged.name in dataset.schema.names:
+                self._shelf(staged).take(dataset, staged.name, "new")
+
+    def switched(self, staged: Staged) -> bool:
+        return staged.previous in self._open().schema.names
+
+    def drop_old(self, staged: Staged) -> None:
+        self._drop_column(staged.previous)
+        self._shelf(staged).clear()
+
+    def drop_new(self, staged: Staged) -> None:
+        if self.switched(staged):
+            raise StoreError(f"{self.uri}: the new vectors are in use; roll back before they are dropped")
+        published = staged.name in self._open().schema.names
+        self._drop_column(staged.name)
+        self._shelf(staged).clear()
+        if not published:
+            for path in self._data.glob(f"crossfade-{staged.upgrade}-*.lance"):
+                path.unlink()
+
+    def _drop_column(self, name: str) -> None:
+        def attempt() -> None:
+            dataset = self._open()
+            if name in dataset.schema.names:
+                dataset.drop_columns([name])
+
+        committed(attempt, self.uri)
+
+    def _shelf(self, staged: Staged) -> lance_index.IndexShelf:
+        return lance_index.IndexShelf(self.neighbourhood / staged.upgrade / "indexes")
+
+    # --- surroundings -------------------------------------------------------------------------
+
+    @property
+    def neighbourhood(self) -> Path:
+        return self._place / ".crossfade"
+
+    @property
+    def id_column(self) -> str:
+        """Column of the ids.
+
+        Raises:
+            UsageError: the table has no column ``id`` and none was named.
+        """
+        if not self._id_column:
+            raise UsageError(
+                f"{self.uri}: no column 'id'; name the one that identifies rows: {self.uri}?id=NAME"
+            )
+        return self._id_column
+
+    def cache(self, name: str, space: Space) -> LanceCache:
+        return LanceCache(self._place / f"{self._table}__crossfade_{name}.lance", space)
+
+    @property
+    def _path(self) -> Path:
+        return self._place / f"{self._table}.lance"
+
+    @property
+    def _data(self) -> Path:
+        return self._path / "data"
+
+    def _part_path(self, staged: Staged, key: str, source: str) -> Path:
+        digest = hashlib.sha256(source.encode()).hexdigest()[:8]
+        return self._data / f"crossfade-{staged.upgrade}-{key}-{digest}.lance"
+
+    def _open(self) -> Any:
+        try:
+            return self._lance.dataset(str(self._path))
+        except ValueError as error:
+            if "not found" not in str(error):
+                raise StoreError(f"{self._path}: cannot be read: {first_line(error)}") from None
+            raise StoreError(f"{self._path}: no such table; check the folder and the table's name") from None
+        except (OSError, RuntimeError) as error:
+            raise StoreError(f"{self._path}: cannot be read: {first_line(error)}") from None
+
+    def _names(self, dataset: Any, staged: Staged) -> tuple[str, str | None]:
+        """Columns of the old and the new vectors in this version; None where there are no new ones yet."""
+        names = dataset.schema.names
+        if staged.previous in names:
+            return staged.previous, self.column
+        return self.column, staged.name if staged.name in names else None
+
+    def _dimension(self, dataset: Any, name: str) -> int:
+        if name not in dataset.schema.names:
+            raise StoreError(f"{self.uri}: no column {name!r}; it has {describe_columns(dataset.schema)}")
+        column_type = dataset.schema.field(name).type
+        if pa.types.is_fixed_size_list(column_type):
+            return int(column_type.list_size)
+        first = dataset.scanner(columns=[name], filter=f"`{name}` IS NOT NULL", limit=1).to_table()
+        return len(first.column(0)[0]) if len(first) else 0
+
+    def _writable(self) -> bool:
+        folders = (self._place, self._path, self._data, self._path / "_versions")
+        return all(os.access(folder, os.W_OK) for folder in folders if folder.exists())
+
+
+def _with_vectors(metadata: dict[str, Any], field: int, receipt: Receipt | None) -> dict[str, Any] | None:
+    """The fragment's metadata with its new vectors; None if they are not written."""
+    if receipt is None:
+        return None
+    if not receipt.location or lance_parts.attached(metadata, field, receipt):
+        return metadata
+    return lance_parts.attach(metadata, field, receipt)
+
+
+def _content(fragments: Sequence[Any], field: int) -> str:
+    digest = hashlib.sha256()
+    for one in fragments:
+        deletions = json.dumps(one.metadata.to_json().get("deletion_file"), sort_keys=True)
+        digest.update(f"{one.fragment_id} {lance_parts.source_of(one, field)} {deletions}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _similarity(distance: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """Lance returns 1 - cosine, 1 - dot and the squared distance; scores grow with similarity."""
+    scores = -distance if metric == "l2" else 1 - distance
+    return np.asarray(scores, dtype=np.float32)
+
+
+def _space_metadata(space: Space) -> dict[str, str]:
+    return {SPACE_KEY.decode(): json.dumps(space.to_dict())}
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
