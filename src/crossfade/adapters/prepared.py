@@ -1,0 +1,190 @@
+"""Pairs as the methods see them: checked, scaled to unit length where that is meant, in even blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfade.errors import DimensionMismatch, InvalidVectors, UsageError
+from crossfade.spaces import Space
+from crossfade.vectors import BATCH_ROWS, FloatMatrix, Pairs
+
+HELD_OUT_SHARE = 0.2
+MOST_HELD_OUT = 4096
+
+
+def uses_unit_length(space: Space | None) -> bool:
+    """Whether only the direction of a vector counts in `space` (cosine, or normalised by contract)."""
+    return space is not None and (space.metric == "cosine" or space.normalized)
+
+
+def scale_to_unit(matrix: FloatMatrix) -> FloatMatrix:
+    """Rows of `matrix` (n, d) divided by their lengths, as a new matrix."""
+    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+    # A row that a map sent to zero has no direction; it stays zero instead of becoming NaN.
+    scaled: FloatMatrix = matrix / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    return scaled
+
+
+@dataclass(slots=True)
+class InvalidCounts:
+    """Vectors that no map can be fitted on or applied to, counted by what is wrong with them."""
+
+    nan: int = 0
+    infinite: int = 0
+    zero: int = 0
+
+    def add(self, matrix: FloatMatrix) -> None:
+        """Count the invalid rows of `matrix` (n, d)."""
+        # One cheap pass over sound rows; only the suspicious ones are looked at closely.
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            squares = np.einsum("ij,ij->i", matrix, matrix)
+        suspicious = matrix[~(np.isfinite(squares) & (squares > 0))]
+        if len(suspicious):
+            nan = np.isnan(suspicious).any(axis=1)
+            infinite = np.isinf(suspicious).any(axis=1) & ~nan
+            self.nan += int(nan.sum())
+            self.infinite += int(infinite.sum())
+            self.zero += int((~suspicious.any(axis=1)).sum())
+
+    def __bool__(self) -> bool:
+        return bool(self.nan or self.infinite or self.zero)
+
+    def __str__(self) -> str:
+        return f"{self.nan} with NaN, {self.infinite} with infinite values, {self.zero} all zero"
+
+
+def require_valid(matrix: FloatMatrix, what: str) -> None:
+    """Refuse NaN, infinite and zero vectors.
+
+    Raises:
+        InvalidVectors: with their counts.
+    """
+    counts = InvalidCounts()
+    counts.add(matrix)
+    if counts:
+        raise InvalidVectors(
+            f"{what}: {len(matrix)} vectors, of these {counts}; remove those rows, or re-embed their items"
+        )
+
+
+class PreparedPairs:
+    """Pairs in blocks of exactly `BATCH_ROWS` rows (the last may be shorter), however they arrive.
+
+    Even blocks make a streamed fit equal to one in memory, bit for bit. X is scaled to unit length where
+    the source compares by cosine or is normalised, Y where the target does; vectors of dot-product and L2
+    spaces, and plain arrays without a space, are taken as they are.
+
+    Raises:
+        DimensionMismatch: the vectors' length is not their space's dimension.
+        UsageError: source and target are the same space.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+        self.source, self.target = pairs.source, pairs.target
+        self.dimensions = pairs.dimensions
+        self._unit = uses_unit_length(pairs.source), uses_unit_length(pairs.target)
+        _require_dimension(pairs.source, self.dimensions[0], "source vectors")
+        _require_dimension(pairs.target, self.dimensions[1], "target vectors")
+        if pairs.source is not None and pairs.source == pairs.target:
+            raise UsageError(
+                f"source and target are the same space, {pairs.source}; there is nothing to map: "
+                "pass vectors of the old and of the new model"
+            )
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def blocks(self) -> Iterator[tuple[FloatMatrix, FloatMatrix]]:
+        """Stream X (b, d_source) and Y (b, d_target).
+
+        Raises:
+            InvalidVectors: NaN, infinite or zero vectors, counted over all pairs.
+        """
+        sound = True
+        counts = InvalidCounts(), InvalidCounts()
+        for x, y in _even(self._pairs.batches(BATCH_ROWS), BATCH_ROWS):
+            counts[0].add(x)
+            counts[1].add(y)
+            sound = sound and not (counts[0] or counts[1])
+            if sound:
+                yield self._scaled(x, 0), self._scaled(y, 1)
+        if not sound:
+            raise InvalidVectors(
+                f"{len(self)} pairs cannot be fitted: source vectors {counts[0]}; "
+                f"target vectors {counts[1]}; remove those rows, or re-embed their items"
+            )
+
+    def _scaled(self, matrix: FloatMatrix, side: int) -> FloatMatrix:
+        return scale_to_unit(matrix) if self._unit[side] else matrix
+
+    def held_out(self, seed: int) -> HeldOut:
+        """A seeded choice of rows to judge hyper-parameters on: a fifth of them, at most 4,096."""
+        return HeldOut.choose(len(self), HELD_OUT_SHARE, MOST_HELD_OUT, seed)
+
+    def split_blocks(self, held_out: HeldOut) -> Iterator[tuple[FloatMatrix, FloatMatrix, NDArray[np.bool_]]]:
+        """Stream X, Y and which of their rows are held out."""
+        start = 0
+        for x, y in self.blocks():
+            yield x, y, held_out.mask(start, len(x))
+            start += len(x)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The positions of held-out rows, ascending."""
+
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def choose(cls, n: int, share: float, most: int, seed: int) -> HeldOut:
+        """Draw `share` of `n` rows without replacement, at least one and at most `most`."""
+        count = max(1, min(round(n * share), most))
+        rows = np.random.default_rng(seed).choice(n, count, replace=False)
+        return cls(np.sort(rows).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def mask(self, start: int, count: int) -> NDArray[np.bool_]:
+        """Which of the rows start … start + count - 1 are held out, (count,)."""
+        first, last = np.searchsorted(self.rows, (start, start + count))
+        mask = np.zeros(count, dtype=np.bool_)
+        mask[self.rows[first:last] - start] = True
+        return mask
+
+
+def _even(
+    batches: Iterator[tuple[FloatMatrix, FloatMatrix]], rows: int
+) -> Iterator[tuple[FloatMatrix, FloatMatrix]]:
+    waiting: list[tuple[FloatMatrix, FloatMatrix]] = []
+    count = 0
+    for x, y in batches:
+        while count + len(x) >= rows:
+            cut = rows - count
+            yield _joined([*waiting, (x[:cut], y[:cut])])
+            waiting, count, x, y = [], 0, x[cut:], y[cut:]
+        if len(x):
+            waiting.append((x, y))
+            count += len(x)
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[tuple[FloatMatrix, FloatMatrix]]) -> tuple[FloatMatrix, FloatMatrix]:
+    parts = [part for part in parts if len(part[0])]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+def _require_dimension(space: Space | None, dimension: int, what: str) -> None:
+    if space is not None and space.dimension != dimension:
+        raise DimensionMismatch(
+            f"{what} have {dimension} dimensions, their space {space} says {space.dimension}; "
+            "correct the space or pass the vectors of that model"
+        )
