@@ -56,6 +56,27 @@ def test_references_are_drawn_at_old_old_and_new_new() -> None:
     assert lines["reference", "backfill"] == dots["dot backfill"]
 
 
+@pytest.mark.parametrize("share", [1.0, 0.02, -0.02, -0.9])
+@pytest.mark.parametrize("other", [None, -1.0, 3.0])
+def test_names_of_the_references_never_meet(share: float, other: float | None) -> None:
+    task = make_task()
+    rows = [task.rows[0], make_row("new/new", "new/new", "backfill", "full backfill", share)]
+    if other is not None:  # squeezes the two lines to the right or to the left edge
+        rows.append(make_row("query:x", "h(new)/old", "query", "x", other))
+    for svg in interval_plot(replace(task, rows=tuple(rows))):
+        width = float((ElementTree.fromstring(svg).get("viewBox") or "").split()[2])
+        boxes = [name_box(name) for name in elements(svg, "text", "reference-name")]
+        assert all(left >= -3 and right <= width + 3 for left, right, _ in boxes)
+        (left, right, y), (other_left, other_right, other_y) = boxes
+        assert right < other_left or other_right < left or abs(y - other_y) >= 15
+
+
+def name_box(name: ElementTree.Element) -> tuple[float, float, float]:
+    """Left, right and baseline of a name of seven characters."""
+    x, y = float(name.get("x", "nan")), float(name.get("y", "nan"))
+    return (x - 50, x, y) if name.get("text-anchor") == "end" else (x, x + 50, y)
+
+
 def test_everything_lies_inside_the_drawing() -> None:
     for svg in (*interval_plot(make_task(), PICKED), *cascade_plot(make_task(), PICKED)):
         _, _, width, height = map(float, (ElementTree.fromstring(svg).get("viewBox") or "").split())

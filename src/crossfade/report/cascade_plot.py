@@ -64,7 +64,7 @@ class _CascadePlot:
         self.left, self.right = 40.0, layout.width - (14 if narrow else 250)
         self.top, self.bottom = 24.0 + (18 * len(series) if narrow else 0), height - 52
         points = [row for one in series for row in one.points]
-        rows = [*points, *self._references().values()]
+        rows = [*points, *self._references()]
         estimates = [row.metrics[task.primary] for row in rows]
         self.y = Scale(min(e.low for e in estimates), max(e.high for e in estimates), self.bottom, self.top)
         self.x = Scale(
@@ -73,8 +73,9 @@ class _CascadePlot:
 
     def draw(self) -> Drawing:
         self._axes()
-        for name, row in self._references().items():
-            self._reference(name, row)
+        references = self._references()
+        for place, row in enumerate(references):
+            self._reference(row, above=place == len(references) - 1)
         heights = _spread(
             [self.y(one.points[-1].metrics[self.task.primary].value) for one in self.series], 17
         )
@@ -82,13 +83,10 @@ class _CascadePlot:
             self._one_series(index, one, heights[index])
         return self.drawing
 
-    def _references(self) -> dict[str, RowResult]:
-        found = {"keep": "old/old", "backfill": "new/new"}
-        return {
-            row.strategy: row
-            for row in self.task.rows
-            if row.strategy in found and drawable(row, self.task.primary)
-        }
+    def _references(self) -> list[RowResult]:
+        bounds = [row for row in self.task.rows if row.strategy in ("keep", "backfill")]
+        drawn = [row for row in bounds if drawable(row, self.task.primary)]
+        return sorted(drawn, key=lambda row: row.metrics[self.task.primary].value)
 
     def _axes(self) -> None:
         for tick in self.y.ticks:
@@ -103,12 +101,11 @@ class _CascadePlot:
         self.drawing.text((self.left + self.right) / 2, self.bottom + 42, caption, "axis", "middle")
         self.drawing.text(0, 12, f"{self.task.primary}, per cent", "axis")
 
-    def _reference(self, strategy: str, row: RowResult) -> None:
+    def _reference(self, row: RowResult, *, above: bool) -> None:
         y = self.y(row.metrics[self.task.primary].value)
-        name = {"keep": "old/old", "backfill": "new/new"}[strategy]
-        self.drawing.line(self.left, y, self.right, y, f"reference {strategy}")
-        above = strategy == "backfill"
-        self.drawing.text(self.left + 6, y + (-6 if above else 15), name, f"reference-name {strategy}")
+        self.drawing.line(self.left, y, self.right, y, f"reference {row.strategy}")
+        style = f"reference-name {row.strategy}"
+        self.drawing.text(self.left + 6, y + (-6 if above else 15), row.notation, style)
 
     def _one_series(self, index: int, one: _Series, label_y: float) -> None:
         metric, style = self.task.primary, f"series-{index}"

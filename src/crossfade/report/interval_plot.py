@@ -48,7 +48,8 @@ def _most_important(rows: Sequence[RowResult], recommended: str | None) -> list[
 
 
 class _IntervalPlot:
-    TOP = 30.0
+    TOP = 42.0
+    NAME = 58.0  # room that the name of a reference line takes
     BOTTOM = 40.0
     GROUP = 30.0
 
@@ -63,10 +64,9 @@ class _IntervalPlot:
         self.drawing = Drawing(layout.width, height, label, f"plot {layout.style}")
         estimates = [row.metrics[task.primary] for row in rows]
         low, high = min(e.low for e in estimates), max(e.high for e in estimates)
-        margin = 0 if layout.stacked else 12
-        self.scale = Scale(
-            low, high, layout.label_width + margin + 6, layout.width - layout.value_width - 6 - margin
-        )
+        margin = 6 if layout.stacked else 18
+        right = layout.width - layout.value_width - margin
+        self.scale = Scale(low, high, layout.label_width + margin, right, layout.ticks)
         self.bottom = height - self.BOTTOM
 
     def draw(self) -> Drawing:
@@ -75,8 +75,7 @@ class _IntervalPlot:
             if row.key == self.recommended:
                 self.drawing.rect(-6, top, self.layout.width + 12, self.layout.row_height, "chosen", 6)
         self._axis()
-        for strategy, name in (("keep", "old/old"), ("backfill", "new/new")):
-            self._reference(strategy, name)
+        self._references()
         for title, y in titles:
             self.drawing.text(0, y, title, "group")
         for row, top in placed:
@@ -103,21 +102,29 @@ class _IntervalPlot:
         middle = (self.scale.start + self.scale.end) / 2
         self.drawing.text(middle, self.bottom + 34, f"{self.task.primary}, per cent", "axis", "middle")
 
-    def _reference(self, strategy: str, name: str) -> None:
-        row = next((row for row in self.rows if row.strategy == strategy), None)
-        if row is None:
-            return
+    def _references(self) -> None:
+        bounds = [row for row in self.rows if row.strategy in ("keep", "backfill")]
+        bounds.sort(key=lambda row: row.metrics[self.task.primary].value)
+        places = [self.scale(row.metrics[self.task.primary].value) for row in bounds]
+        # The names part to either side of close lines; where an edge forbids that, one stands higher.
+        anchors = [self._anchor(x, "end" if i == 0 else "start") for i, x in enumerate(places)]
+        crowded = len(bounds) == 2 and anchors[0] == anchors[1] and places[1] - places[0] < self.NAME
+        for row, anchor in zip(bounds, anchors, strict=True):
+            self._reference(row, anchor, 15 if crowded and row is bounds[1] else 0)
+
+    def _anchor(self, x: float, wanted: str) -> str:
+        if x < self.NAME:
+            return "start"
+        return "end" if x > self.layout.width - self.NAME else wanted
+
+    def _reference(self, row: RowResult, anchor: str, raised: float) -> None:
         estimate = row.metrics[self.task.primary]
         low, high, x = self.scale(estimate.low), self.scale(estimate.high), self.scale(estimate.value)
-        self.drawing.rect(low, self.TOP, high - low, self.bottom - self.TOP, f"band {strategy}")
-        self.drawing.line(x, self.TOP - 8, x, self.bottom, f"reference {strategy}")
-        # The two names part to either side, so that they stay legible when the lines are close.
-        right = strategy == "backfill" and x < self.layout.width - 80
-        left = strategy == "keep" and x > 60
-        anchor = "start" if right or not left else "end"
-        self.drawing.text(
-            x + (5 if anchor == "start" else -5), self.TOP - 12, name, f"reference-name {strategy}", anchor
-        )
+        self.drawing.rect(low, self.TOP, high - low, self.bottom - self.TOP, f"band {row.strategy}")
+        self.drawing.line(x, self.TOP - 8 - raised, x, self.bottom, f"reference {row.strategy}")
+        offset = 5 if anchor == "start" else -5
+        style = f"reference-name {row.strategy}"
+        self.drawing.text(x + offset, self.TOP - 12 - raised, row.notation, style, anchor)
 
     def _row(self, row: RowResult, top: float) -> None:
         estimate = row.metrics[self.task.primary]

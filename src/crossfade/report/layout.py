@@ -20,6 +20,7 @@ class Layout:
     value_width: float
     row_height: float
     label_characters: int
+    ticks: int
 
     @property
     def stacked(self) -> bool:
@@ -27,8 +28,8 @@ class Layout:
         return self.label_width == 0
 
 
-WIDE = Layout("wide", 1000, 330, 128, 25, 46)
-NARROW = Layout("narrow", 356, 0, 0, 41, 44)
+WIDE = Layout("wide", 1000, 330, 128, 25, 46, 9)
+NARROW = Layout("narrow", 356, 0, 0, 41, 44, 6)
 LAYOUTS = (WIDE, NARROW)
 
 
