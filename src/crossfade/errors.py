@@ -84,6 +84,10 @@ class UnreadableFile(DataError):
     """A file is missing, cut short, or of a format that is not understood."""
 
 
+class EncoderError(CrossfadeError):
+    """A model, or the endpoint that serves it, did not embed the items."""
+
+
 class TrainingDiverged(CrossfadeError, ArithmeticError):
     """A loss became NaN or infinite."""
 
