@@ -2,6 +2,7 @@
 
 from crossfade.evaluation.estimates import Difference, Estimate
 from crossfade.evaluation.ground_truth import GroundTruth, Judgements, Labels, Neighbours
+from crossfade.evaluation.interpolation import slerp
 from crossfade.evaluation.result import (
     NAIVE,
     NEW_NEW,
@@ -18,14 +19,20 @@ from crossfade.evaluation.result import (
     TaskResult,
     Verdict,
 )
+from crossfade.evaluation.run import DEPTHS, WEIGHTS, evaluate
+from crossfade.evaluation.search import search
+from crossfade.evaluation.split import label_free_task, labelled_task, pairs_of, self_search_task
 from crossfade.evaluation.task import RetrievalTask
+from crossfade.evaluation.verdict import decide
 
 __all__ = [
+    "DEPTHS",
     "NAIVE",
     "NEW_NEW",
     "OLD_ENCODER",
     "OLD_OLD",
     "RAW_ITEMS",
+    "WEIGHTS",
     "Alternative",
     "Difference",
     "Estimate",
@@ -42,4 +49,12 @@ __all__ = [
     "Skipped",
     "TaskResult",
     "Verdict",
+    "decide",
+    "evaluate",
+    "label_free_task",
+    "labelled_task",
+    "pairs_of",
+    "search",
+    "self_search_task",
+    "slerp",
 ]

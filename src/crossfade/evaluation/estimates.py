@@ -35,7 +35,8 @@ class Difference:
         value: mean of the per-query differences.
         low, high: its 95 % interval (percentile bootstrap over queries, the same resamples for both rows).
         p: two-sided p value of a sign-flip permutation test.
-        p_adjusted: `p` after Holm's correction over all candidates; None where no family was tested.
+        p_adjusted: `p` corrected for the number of candidates (step-down maxT); None where no family
+            was tested.
     """
 
     value: float

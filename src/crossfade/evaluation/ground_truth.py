@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,6 +56,10 @@ class GroundTruth(ABC):
     def grades(self, rows: slice) -> NDArray[np.float32] | NDArray[np.bool_]:
         """(b, N) grades of the queries in `rows`, 0 for irrelevant."""
 
+    @abstractmethod
+    def take(self, queries: NDArray[np.integer]) -> GroundTruth:
+        """The same ground truth for some of the queries, in the order given."""
+
     def _choose_primary(self, primary: str | None, default: str) -> None:
         self.primary = primary or default
         names = [metric.name for metric in self.metrics]
@@ -101,6 +106,11 @@ class Labels(GroundTruth):
     def grades(self, rows: slice) -> NDArray[np.bool_]:
         same: NDArray[np.bool_] = self._queries[rows, None] == self._gallery[None, :]
         return same
+
+    def take(self, queries: NDArray[np.integer]) -> Labels:
+        chosen = copy(self)
+        chosen._queries = self._queries[queries]
+        return chosen
 
 
 class Judgements(GroundTruth):
@@ -198,6 +208,15 @@ class Judgements(GroundTruth):
             judged = slice(self._starts[row], self._starts[row + 1])
             block[row - start, self._items[judged]] = self._grades[judged]
         return block
+
+    def take(self, queries: NDArray[np.integer]) -> Judgements:
+        judged = [np.arange(self._starts[query], self._starts[query + 1]) for query in queries]
+        order = np.concatenate(judged) if judged else np.empty(0, dtype=np.intp)
+        chosen = copy(self)
+        chosen._shape = len(queries), self.n_gallery
+        chosen._items, chosen._grades = self._items[order], self._grades[order]
+        chosen._starts = np.cumsum([0, *map(len, judged)])
+        return chosen
 
 
 class Neighbours(Judgements):

@@ -123,6 +123,8 @@ class TaskResult:
         n_queries: queries that were scored: those with at least one relevant item.
         n_gallery: items in the gallery.
         left_out: queries that were not scored because nothing in the gallery is relevant to them.
+        queries_in_pairs: queries whose new vector is also among the pairs that the maps were fitted on;
+            figures of the maps are flattered by these.
         metrics: names of the metrics, in the order of the field's tables.
         primary: the metric that the verdict is made on.
         rows: the matrix, old/old first and new/new last.
@@ -147,6 +149,7 @@ class TaskResult:
     chance: dict[str, float] = field(default_factory=dict)
     distance: tuple[str, str] = ("cosine", "cosine")
     left_out: int = 0
+    queries_in_pairs: int = 0
 
     @property
     def judged(self) -> bool:

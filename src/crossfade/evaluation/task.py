@@ -75,6 +75,17 @@ class RetrievalTask:
             gallery_new=_with_metric(self.gallery_new, metric),
         )
 
+    def take_queries(self, queries: NDArray[np.integer]) -> RetrievalTask:
+        """The same task with some of the queries only; the gallery stays whole."""
+        return replace(
+            self,
+            queries_old=self.queries_old.take(queries),
+            queries_new=self.queries_new.take(queries),
+            ground_truth=self.ground_truth.take(queries),
+            query_positions=None if self.query_positions is None else self.query_positions[queries],
+            query_groups=None if self.query_groups is None else self.query_groups[queries],
+        )
+
     def _require_aligned(self, old: Vectors, new: Vectors, what: str) -> None:
         if len(old) == 0:
             raise DataError(f"task {self.name!r} has no {what}; nothing can be measured")

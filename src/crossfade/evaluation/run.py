@@ -1,0 +1,207 @@
+"""Evaluate every way out on the user's own queries, and say which to take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfade.adapters import Adapter
+from crossfade.errors import UsageError
+from crossfade.evaluation.assemble import assemble, candidates, correct_for_candidates
+from crossfade.evaluation.crossfit import CrossFit, cross_fit
+from crossfade.evaluation.fit import (
+    FittedMaps,
+    Progress,
+    add_fitted,
+    fit_maps,
+    queries_in_pairs,
+    without_prompt,
+)
+from crossfade.evaluation.matrix import Interpolation, TaskMatrix
+from crossfade.evaluation.result import OLD_ENCODER, RAW_ITEMS, Evaluation, TaskResult
+from crossfade.evaluation.significance import Contrasts
+from crossfade.evaluation.task import RetrievalTask
+from crossfade.evaluation.verdict import decide
+from crossfade.spaces import Space
+from crossfade.vectors import Pairs
+
+DEPTHS = (20, 50, 100, 200)
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def evaluate(
+    tasks: Sequence[RetrievalTask],
+    pairs: Pairs | None,
+    *,
+    methods: Sequence[str] | None = None,
+    adapters: Sequence[Adapter] = (),
+    depths: Sequence[int] = DEPTHS,
+    weights: Sequence[float] = WEIGHTS,
+    seed: int = 0,
+    samples: int = 1000,
+    have: Sequence[str] = (RAW_ITEMS, OLD_ENCODER),
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure the whole query/gallery matrix of every task and decide.
+
+    Every map is fitted on the pairs alone. The map that feeds interpolation and cascades, and the
+    weight of the interpolation, are chosen by cross-fitting over halves of the queries, for all tasks
+    together, so that no query is scored with a choice that it took part in.
+
+    Args:
+        tasks: at least one, all between the same two spaces.
+        pairs: old → new vectors of items that are no queries; None if only `adapters` are evaluated.
+        methods: names of the methods to fit; all by default.
+        adapters: fitted ones, in either direction, to evaluate beside (or in place of) the fitted methods.
+        depths: numbers of candidates of the cascades.
+        weights: of the mapped query in the interpolation.
+        seed: of fits, folds, resamples and permutations.
+        samples: bootstrap resamples.
+        have: what is at hand beside the new encoder: ``raw items``, ``old encoder`` (at query time).
+        progress: called as ``progress(stage, done, total)``; stages fit, measure and test.
+
+    Raises:
+        UsageError: no task, two tasks of one name, an unknown method, or something unknown in `have`.
+        SpaceMismatch, DimensionMismatch: tasks or pairs of different spaces.
+        DataError: a task in which nothing is relevant to any query.
+    """
+    start, report = time.perf_counter(), progress or (lambda stage, done, total: None)
+    _require(tasks, pairs, have)
+    maps = fit_maps(pairs, methods, seed=seed, progress=report)
+    add_fitted(maps, adapters, *_spaces(tasks[0]))
+    maps.sort()
+    matrices = [TaskMatrix(task, seed) for task in tasks]
+    _measure(matrices, maps, tuple(depths), tuple(weights), seed, report)
+    family = Contrasts.joined([candidates(matrix, i, seed=seed) for i, matrix in enumerate(matrices)])
+    assembled = _assemble(matrices, pairs, samples, seed, report)
+    results = correct_for_candidates(assembled, family)
+    return Evaluation(
+        tasks=results,
+        verdict=decide(results, have),
+        pairs=0 if pairs is None else len(pairs),
+        old=_spaces(tasks[0])[0],
+        new=_spaces(tasks[0])[1],
+        fits=tuple(maps.fits),
+        skipped=tuple(maps.skipped),
+        seed=seed,
+        samples=samples,
+        seconds=time.perf_counter() - start,
+        adapters=maps.by_row(),
+    )
+
+
+def _measure(
+    matrices: Sequence[TaskMatrix],
+    maps: FittedMaps,
+    depths: tuple[int, ...],
+    weights: tuple[float, ...],
+    seed: int,
+    progress: Progress,
+) -> None:
+    steps: list[Callable[[TaskMatrix], None]] = [lambda m: m.add_baselines(seed)]
+    steps += [_adding_query(method, adapter) for method, adapter in maps.backward.items()]
+    steps += [_adding_gallery(method, adapter) for method, adapter in maps.forward.items()]
+    total = len(matrices) * (len(steps) + (len(weights) + 3 if maps.backward else 1))
+    done = _run(steps, matrices, progress, 0, total)
+    last: list[Callable[[TaskMatrix], None]] = [TaskMatrix.add_backfill]
+    if maps.backward:
+        method = _choose_method(matrices, list(maps.backward))
+        mix = _choose_interpolation(matrices, method, weights)
+        done += len(matrices) * len(weights)
+        last = [
+            lambda m: m.add_interpolation(mix),
+            lambda m: m.add_cascade_by_query(method, depths),
+            lambda m: m.add_cascade_by_interpolation(mix, depths),
+            *last,
+        ]
+    _run(last, matrices, progress, done, total)
+
+
+def _adding_query(method: str, adapter: Adapter) -> Callable[[TaskMatrix], None]:
+    return lambda matrix: matrix.add_query(method, adapter)
+
+
+def _adding_gallery(method: str, adapter: Adapter) -> Callable[[TaskMatrix], None]:
+    return lambda matrix: matrix.add_gallery(method, adapter)
+
+
+def _run(
+    steps: Sequence[Callable[[TaskMatrix], None]],
+    matrices: Sequence[TaskMatrix],
+    progress: Progress,
+    done: int,
+    total: int,
+) -> int:
+    for step in steps:
+        for matrix in matrices:
+            step(matrix)
+            done += 1
+            progress("measure", min(done, total), total)
+    return done
+
+
+def _choose_method(matrices: Sequence[TaskMatrix], methods: Sequence[str]) -> CrossFit[str]:
+    deciding = _deciding(matrices)
+
+    def values(method: str) -> list[NDArray[np.float64]]:
+        return [matrix.primary(f"query:{method}") for matrix in deciding]
+
+    return cross_fit(methods, values, [matrix.folds for matrix in deciding])
+
+
+def _choose_interpolation(
+    matrices: Sequence[TaskMatrix], method: CrossFit[str], weights: Sequence[float]
+) -> CrossFit[Interpolation]:
+    """The weight for the map that the same queries chose: neither choice sees the queries it is scored on."""
+    deciding = _deciding(matrices)
+    folds = [matrix.folds for matrix in deciding]
+    chosen: dict[str, CrossFit[Interpolation]] = {}
+    for name in {*method.for_fold, method.final}:
+        choices = [Interpolation(name, weight) for weight in sorted(weights)]
+        chosen[name] = cross_fit(choices, lambda c: [m.try_interpolation(c) for m in deciding], folds)
+    per_fold = tuple(chosen[name].for_fold[fold] for fold, name in enumerate(method.for_fold))
+    return CrossFit(per_fold, chosen[method.final].final)
+
+
+def _deciding(matrices: Sequence[TaskMatrix]) -> Sequence[TaskMatrix]:
+    judged = [matrix for matrix in matrices if matrix.task.ground_truth.kind != "neighbours"]
+    return judged or matrices
+
+
+def _assemble(
+    matrices: Sequence[TaskMatrix], pairs: Pairs | None, samples: int, seed: int, progress: Progress
+) -> list[TaskResult]:
+    results = []
+    for done, matrix in enumerate(matrices):
+        progress("test", done, len(matrices))
+        result = assemble(matrix, samples=samples, seed=seed)
+        leaked = queries_in_pairs(matrix.task.queries_new, pairs)
+        results.append(replace(result, queries_in_pairs=leaked))
+    progress("test", len(matrices), len(matrices))
+    return results
+
+
+def _spaces(task: RetrievalTask) -> tuple[Space, Space]:
+    return without_prompt(task.gallery_old.space), without_prompt(task.gallery_new.space)
+
+
+def _require(tasks: Sequence[RetrievalTask], pairs: Pairs | None, have: Sequence[str]) -> None:
+    if not tasks:
+        raise UsageError("nothing to evaluate: pass at least one task")
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise UsageError(f"tasks need different names, got {', '.join(names)}")
+    unknown = sorted(set(have) - {RAW_ITEMS, OLD_ENCODER})
+    if unknown:
+        raise UsageError(f"have={unknown} is not known; say {RAW_ITEMS!r} and/or {OLD_ENCODER!r}")
+    old, new = _spaces(tasks[0])
+    for task in tasks[1:]:
+        old.require_same(_spaces(task)[0], f"task {task.name!r}, old model")
+        new.require_same(_spaces(task)[1], f"task {task.name!r}, new model")
+    if pairs is not None and pairs.source is not None and pairs.target is not None:
+        old.require_same(without_prompt(pairs.source), "pairs, old model")
+        new.require_same(without_prompt(pairs.target), "pairs, new model")

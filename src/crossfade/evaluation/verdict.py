@@ -1,0 +1,224 @@
+"""What to do, decided from the measured matrices alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from crossfade.evaluation.estimates import Difference
+from crossfade.evaluation.result import (
+    NEW_NEW,
+    OLD_ENCODER,
+    OLD_OLD,
+    RAW_ITEMS,
+    Alternative,
+    RowResult,
+    TaskResult,
+    Verdict,
+)
+
+CHEAPEST_FIRST = ("query", "gallery", "interpolate", "cascade")
+EVERYTHING = (RAW_ITEMS, OLD_ENCODER)
+
+
+def decide(tasks: Sequence[TaskResult], have: Sequence[str] = EVERYTHING) -> Verdict:
+    """The cheapest way that is as good as the best one, or to keep the old model, or to backfill.
+
+    A row qualifies if it is significantly better than old/old on the primary metric of at least one
+    task (p below 0.05, corrected for the number of
+    candidates, and interval above zero) and significantly worse on no metric of
+    any task (uncorrected, the cautious reading). Of those that qualify, the cheapest is taken whose
+    paired difference to the best is nowhere significantly negative; cheap to dear: map queries,
+    lift the gallery, interpolate, cascade by depth. If none qualifies, the answer is a full backfill
+    where the new model itself is significantly better and the raw items are at hand, else to keep.
+
+    Args:
+        tasks: those with labels or judgements decide; label-free ones only if there are no others.
+        have: what is at hand beside the new encoder: ``raw items``, ``old encoder``.
+    """
+    deciding = [task for task in tasks if task.judged] or list(tasks)
+    verdict = _decide(deciding, have)
+    alternatives = [_without(thing, deciding, have, verdict) for thing in EVERYTHING]
+    return replace(verdict, alternatives=tuple(alternatives))
+
+
+def _decide(tasks: Sequence[TaskResult], have: Sequence[str]) -> Verdict:
+    candidates = [row for row in tasks[0].rows if _possible(row, tasks, have)]
+    qualified = [row for row in candidates if qualifies(row.key, tasks)]
+    if qualified:
+        best = max(qualified, key=lambda row: _mean_primary(row.key, tasks))
+        chosen = min((row for row in qualified if _holds(row.key, best.key, tasks)), key=_cost)
+    else:
+        best, chosen = None, _fallback(tasks, have)
+    return Verdict(
+        strategy=chosen.strategy,
+        row=chosen.key,
+        sentence=_sentence(chosen, tasks),
+        reasons=tuple(_reasons(chosen, best, candidates, qualified, tasks, have)),
+        method=chosen.method,
+        weight=chosen.weight,
+        depth=chosen.depth,
+        first_stage=chosen.first_stage,
+        remaining={task.name: task.pairwise(NEW_NEW, chosen.key) for task in tasks},
+        gain={task.name: task.row(chosen.key).against_old[task.primary] for task in tasks},
+        judged=tasks[0].judged,
+    )
+
+
+# --- rules ------------------------------------------------------------------------------------
+
+
+def qualifies(key: str, tasks: Sequence[TaskResult]) -> bool:
+    """Whether a row is significantly better than old/old somewhere and significantly worse nowhere."""
+    return better_in(key, tasks) != [] and worse_in(key, tasks) == []
+
+
+def better_in(key: str, tasks: Sequence[TaskResult]) -> list[str]:
+    """Tasks in which a row is significantly better than old/old on the primary metric."""
+    return [task.name for task in tasks if task.row(key).against_old[task.primary].significantly_better]
+
+
+def worse_in(key: str, tasks: Sequence[TaskResult]) -> list[str]:
+    """Tasks in which a row is significantly worse than old/old on any metric, with that metric."""
+    return [
+        f"{task.name} ({name})"
+        for task in tasks
+        for name, difference in task.row(key).against_old.items()
+        if difference.significantly_worse
+    ]
+
+
+def _possible(row: RowResult, tasks: Sequence[TaskResult], have: Sequence[str]) -> bool:
+    everywhere = all(any(other.key == row.key and other.metrics for other in task.rows) for task in tasks)
+    return row.candidate and everywhere and set(row.needs) <= set(have)
+
+
+def _holds(key: str, best: str, tasks: Sequence[TaskResult]) -> bool:
+    return not any(task.pairwise(key, best).significantly_worse for task in tasks)
+
+
+def _cost(row: RowResult) -> tuple[int, int]:
+    # min() keeps the first of equals: rows stand from simple to complex methods
+    return CHEAPEST_FIRST.index(row.strategy), row.depth or 0
+
+
+def _mean_primary(key: str, tasks: Sequence[TaskResult]) -> float:
+    return sum(task.row(key).metrics[task.primary].value for task in tasks) / len(tasks)
+
+
+def _fallback(tasks: Sequence[TaskResult], have: Sequence[str]) -> RowResult:
+    backfill = RAW_ITEMS in have and qualifies(NEW_NEW, tasks)
+    return tasks[0].row(NEW_NEW if backfill else OLD_OLD)
+
+
+def _without(thing: str, tasks: Sequence[TaskResult], have: Sequence[str], verdict: Verdict) -> Alternative:
+    rest = _decide(tasks, [other for other in have if other != thing])
+    same = rest.row == verdict.row
+    sentence = f"Without {thing} the verdict is the same." if same else f"Without {thing}: {rest.sentence}"
+    return Alternative(thing, rest.strategy, rest.row, sentence)
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def _sentence(row: RowResult, tasks: Sequence[TaskResult]) -> str:
+    measured = "; ".join(_figures(row, task) for task in tasks)
+    if row.strategy == "keep":
+        return f"Keep the old model: {_why_keep(tasks)}"
+    advice = f"{_advice(row)}: {measured}{_remaining(row, tasks)}"
+    if tasks[0].judged:
+        return advice + "."
+    return (
+        f"{advice}. This says how closely the new model is imitated, not whether search gets better: "
+        "label or judge some queries before relying on it."
+    )
+
+
+def _advice(row: RowResult) -> str:
+    if row.strategy == "query":
+        return f"Map new queries back with {row.method} and leave the gallery as it is"
+    if row.strategy == "gallery":
+        return f"Lift the stored gallery forward with {row.method}"
+    if row.strategy == "interpolate":
+        return f"Interpolate old queries and new queries mapped by {row.method} at weight {row.weight:g}"
+    if row.strategy == "cascade":
+        how = "mapped" if row.first_stage == "query" else "interpolated"
+        return f"Let the new model re-rank {row.depth} candidates that the {how} query ({row.method}) fetches"
+    return "Do the full backfill, no bridge is better than the old model"
+
+
+def _figures(chosen: RowResult, task: TaskResult) -> str:
+    row = task.row(chosen.key)
+    now, before = row.metrics[task.primary].value, task.row(OLD_OLD).metrics[task.primary].value
+    difference = row.against_old[task.primary]
+    p = difference.p if difference.p_adjusted is None else difference.p_adjusted
+    return (
+        f"{task.name} {task.primary} {now:.3f} instead of {before:.3f} ({_span(difference)}, p = {p:.4f}) "
+        f"against {task.ground_truth}, {task.n_queries} queries"
+    )
+
+
+def _why_keep(tasks: Sequence[TaskResult]) -> str:
+    facts = "; ".join(_figures(tasks[0].row(NEW_NEW), task) for task in tasks)
+    if qualifies(NEW_NEW, tasks):
+        return f"of what is at hand nothing is significantly better; only a full backfill would be ({facts})."
+    return (
+        "nothing is significantly better without being worse elsewhere, not even the new model on its own "
+        f"gallery ({facts})."
+    )
+
+
+def _remaining(row: RowResult, tasks: Sequence[TaskResult]) -> str:
+    if row.strategy == "backfill":
+        return ""
+    left = {task.name: task.pairwise(NEW_NEW, row.key) for task in tasks}
+    gains = ", ".join(f"{name} {_span(gain)}" for name, gain in left.items())
+    if any(gain.significantly_better for gain in left.values()):
+        return f"; a full backfill would add more ({gains})"
+    return f"; that a full backfill would add anything cannot be shown with these queries ({gains})"
+
+
+def _span(difference: Difference) -> str:
+    return f"{difference.value:+.3f}, 95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
+
+
+def _reasons(
+    chosen: RowResult,
+    best: RowResult | None,
+    candidates: Sequence[RowResult],
+    qualified: Sequence[RowResult],
+    tasks: Sequence[TaskResult],
+    have: Sequence[str],
+) -> list[str]:
+    reasons = [
+        f"{len(qualified)} of {len(candidates)} ways are significantly better than old/old in at least one "
+        "task and significantly worse in none."
+    ]
+    if best is not None and best.key != chosen.key:
+        reasons.append(
+            f"{best.title} measures highest; {chosen.title} is cheaper and not significantly behind it: "
+            + "; ".join(f"{task.name} {_span(task.pairwise(chosen.key, best.key))}" for task in tasks)
+            + "."
+        )
+    reasons += _rejected(candidates, tasks)
+    reasons += _out_of_reach(have)
+    reasons += [
+        f"{task.queries_in_pairs} of the {task.n_queries} queries of {task.name} are among the pairs that the "
+        "maps were fitted on, which flatters the maps: fit on other items."
+        for task in tasks
+        if task.queries_in_pairs
+    ]
+    return reasons
+
+
+def _rejected(candidates: Sequence[RowResult], tasks: Sequence[TaskResult]) -> list[str]:
+    return [
+        f"{row.title} is better on {', '.join(better)} but significantly worse on {', '.join(worse)}."
+        for row in candidates
+        if (better := better_in(row.key, tasks)) and (worse := worse_in(row.key, tasks))
+    ]
+
+
+def _out_of_reach(have: Sequence[str]) -> list[str]:
+    missing = [thing for thing in EVERYTHING if thing not in have]
+    return [f"Not considered, because there is no {thing}: every row that needs it." for thing in missing]
