@@ -9,12 +9,15 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crossfade.report import ReportPaths
+from crossfade.evaluation.result import Evaluation
+from crossfade.report import Hit, ReportPaths, SampleSearch, write_report
+from crossfade.spaces import Space
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
@@ -66,6 +69,10 @@ class Browser:
         self.devtools("Emulation.setEmulatedMedia", features=[scheme])
         self.call("POST", f"{self.session}/url", url=path.as_uri())
 
+    def reach(self) -> int:
+        """How far to the right the page reaches, in pixels."""
+        return int(self.evaluate("document.documentElement.scrollWidth"))
+
     def devtools(self, command: str, **params: Any) -> None:
         self.call("POST", f"{self.session}/goog/cdp/execute", cmd=command, params=params)
 
@@ -116,9 +123,32 @@ def test_page_renders_within_its_width_without_errors(
     browser.open(report.html, width)
     assert browser.evaluate("window.innerWidth") == width
     assert browser.evaluate("document.querySelector('h1').textContent") == "Search in two stages"
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.reach() <= width
     assert browser.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     assert browser.log("browser") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_words_without_a_break_stay_within_the_page(
+    browser: Browser, evaluation: Evaluation, tmp_path: Path, width: int
+) -> None:
+    word = "x" * 300
+    task = evaluation.tasks[0]
+    rows = tuple(replace(row, title=word, notation=word, note=word) for row in task.rows)
+    verdict = replace(evaluation.verdict, sentence=word, reasons=(word,), strategy=word)
+    facts = [(word, word)]
+    long = replace(
+        evaluation,
+        tasks=(replace(task, name=word, ground_truth=word, rows=rows),),
+        verdict=verdict,
+        old=Space(word, 8),
+    )
+    searches = [SampleSearch(word, None, [(word, [Hit(word, word, None, True, 1.0)])])]
+    paths = write_report(
+        long, tmp_path, samples=searches, plan=facts, history=facts, commands=[("crossfade " + word, word)]
+    )
+    browser.open(paths.html, width)
+    assert browser.reach() <= width
 
 
 @pytest.mark.parametrize(("width", "form"), [(390, "narrow"), (1280, "wide")])

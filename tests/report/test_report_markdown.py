@@ -34,7 +34,7 @@ def test_every_row_and_interval_is_there(report: ReportPaths, evaluation: Evalua
     text = report.markdown.read_text(encoding="utf-8")
     for task in evaluation.tasks:
         for line in matrix(task).lines:
-            assert escape(line.title) in text
+            assert escape(line.name) in text
             assert all(cell.value in text and cell.interval in text for cell in line.cells)
 
 
@@ -43,7 +43,7 @@ def test_recommended_row_is_bold(report: ReportPaths, evaluation: Evaluation) ->
         line for line in report.markdown.read_text(encoding="utf-8").splitlines() if line.startswith("| **")
     ]
     assert len(bold) == len(evaluation.tasks)
-    assert all("interpolated query, k = 100" in line for line in bold)
+    assert all("cascade: k = 100, interpolated" in line for line in bold)
     assert evaluation.verdict.row == PICKED
 
 

@@ -109,8 +109,8 @@ def test_too_many_rows_keep_the_important_ones() -> None:
     task = replace(task, rows=(*many, *task.rows))
     tips = [dot.findtext(SVG + "title") or "" for dot in elements(interval_plot(task, PICKED)[0], "circle")]
     assert len(tips) + rows_left_out(task) == len([row for row in task.rows if row.metrics])
-    assert any("status quo" in tip for tip in tips)
-    assert any("interpolated query, k = 100" in tip for tip in tips)
+    assert any("keep the old model" in tip for tip in tips)
+    assert any("100 candidates by the interpolated query" in tip for tip in tips)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e-9])

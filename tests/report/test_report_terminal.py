@@ -29,7 +29,7 @@ def test_matrix_fits_and_has_every_row(evaluation: Evaluation, width: int) -> No
         primary = line.cells[0]
         assert f"{primary.value} {primary.interval}".strip() in text
         assert f"{line.difference.value} {line.difference.symbol}".strip() in text
-        assert line.title.split(",")[0] in text
+        assert line.name.split(",")[0] in text
 
 
 def test_recommended_row_is_marked_without_colour(evaluation: Evaluation) -> None:
@@ -37,9 +37,9 @@ def test_recommended_row_is_marked_without_colour(evaluation: Evaluation) -> Non
         line for line in show(matrix_table(evaluation.tasks[0], PICKED)).splitlines() if line.startswith("●")
     ]
     assert len(lines) == 1
-    assert "interpolated query, k = 100" in lines[0]
-    assert "39.2 37.4–41.1" in lines[0]
-    assert "+18.3 ▲" in lines[0]
+    assert "cascade: k = 100, interpolated" in lines[0]
+    assert "0.392 0.374–0.411" in lines[0]
+    assert "+0.183 ▲" in lines[0]
 
 
 def test_wide_consoles_show_more_metrics(evaluation: Evaluation) -> None:
@@ -50,14 +50,14 @@ def test_wide_consoles_show_more_metrics(evaluation: Evaluation) -> None:
 def test_verdict_panel_has_sentence_needs_and_alternatives(evaluation: Evaluation) -> None:
     text = show(verdict_panel(evaluation), 160)
     assert "Verdict: Search in two stages" in text
-    assert "Recall@1 39.2 (37.4–41.1)" in text
+    assert "Recall@1 0.392 instead of 0.209" in text
     assert "the new encoder, the raw items and the old encoder" in text
-    assert "Without the raw items" in text
+    assert "Without raw items" in text
 
 
 def test_markup_in_the_data_stays_text(evaluation: Evaluation) -> None:
     task = evaluation.tasks[0]
-    rows = tuple(replace(row, title="[red]x[/red] [/]") for row in task.rows)
+    rows = tuple(replace(row, method="[red]x[/red] [/]") for row in task.rows)
     text = show(matrix_table(replace(task, name="[bold]t[/]", rows=rows)), color=True)
     assert "[red]x[/red] [/]" in text
     assert "[bold]t[/]" in text

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from crossfade.report.layout import LAYOUTS, Layout, clip, drawable, label_of
+from crossfade.report.layout import LAYOUTS, Layout, clip, drawable
 from crossfade.report.svg import Drawing, Scale
-from crossfade.report.view import interval, percent
+from crossfade.report.view import interval, label_of, number
 
 if TYPE_CHECKING:
     from crossfade.evaluation.result import RowResult, TaskResult
@@ -91,7 +91,7 @@ class _CascadePlot:
     def _axes(self) -> None:
         for tick in self.y.ticks:
             self.drawing.line(self.left, self.y(tick), self.right, self.y(tick), "grid")
-            self.drawing.text(self.left - 8, self.y(tick) + 4, f"{100 * tick:.3g}", "tick", "end")
+            self.drawing.text(self.left - 8, self.y(tick) + 4, f"{tick:.3g}", "tick", "end")
         for tick in self.x.ticks:
             self.drawing.line(self.x(tick), self.bottom, self.x(tick), self.bottom + 4, "grid")
             self.drawing.text(self.x(tick), self.bottom + 19, _count(tick), "tick", "middle")
@@ -99,13 +99,13 @@ class _CascadePlot:
         if not self.layout.stacked:
             caption += f" ({self.task.n_queries:,} queries; the small numbers are k)"
         self.drawing.text((self.left + self.right) / 2, self.bottom + 42, caption, "axis", "middle")
-        self.drawing.text(0, 12, f"{self.task.primary}, per cent", "axis")
+        self.drawing.text(0, 12, self.task.primary, "axis")
 
     def _reference(self, row: RowResult, *, above: bool) -> None:
         y = self.y(row.metrics[self.task.primary].value)
         self.drawing.line(self.left, y, self.right, y, f"reference {row.strategy}")
         style = f"reference-name {row.strategy}"
-        self.drawing.text(self.left + 6, y + (-6 if above else 15), row.notation, style)
+        self.drawing.text(self.left + 6, y + (-6 if above else 15), clip(row.notation, 12), style)
 
     def _one_series(self, index: int, one: _Series, label_y: float) -> None:
         metric, style = self.task.primary, f"series-{index}"
@@ -114,7 +114,7 @@ class _CascadePlot:
         for row, (x, y) in zip(one.points, places, strict=True):
             estimate = row.metrics[metric]
             self.drawing.line(x, self.y(estimate.low), x, self.y(estimate.high), f"whisker {style}")
-            measured = f"{percent(estimate.value)} ({interval(estimate)})"
+            measured = f"{number(estimate.value)} ({interval(estimate)})"
             tip = f"{label_of(row)}: {measured}, {row.embedded:,} embedded"
             _marker(self.drawing, index, x, y, 7 if row.key == self.recommended else 5, f"dot {style}", tip)
             if index == 0 and row.depth is not None:

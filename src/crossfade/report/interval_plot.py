@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from crossfade.report.layout import LAYOUTS, Layout, clip, drawable, label_of
+from crossfade.report.layout import LAYOUTS, Layout, clip, drawable
 from crossfade.report.svg import Drawing, Scale
-from crossfade.report.view import GROUPS, in_groups, interval, mark_of, percent
+from crossfade.report.view import GROUPS, in_groups, interval, label_of, mark_of, number
 
 if TYPE_CHECKING:
     from crossfade.evaluation.estimates import Estimate
@@ -98,9 +98,9 @@ class _IntervalPlot:
         for tick in self.scale.ticks:
             x = self.scale(tick)
             self.drawing.line(x, self.TOP, x, self.bottom, "grid")
-            self.drawing.text(x, self.bottom + 16, f"{100 * tick:.3g}", "tick", "middle")
+            self.drawing.text(x, self.bottom + 16, f"{tick:.3g}", "tick", "middle")
         middle = (self.scale.start + self.scale.end) / 2
-        self.drawing.text(middle, self.bottom + 34, f"{self.task.primary}, per cent", "axis", "middle")
+        self.drawing.text(middle, self.bottom + 34, self.task.primary, "axis", "middle")
 
     def _references(self) -> None:
         bounds = [row for row in self.rows if row.strategy in ("keep", "backfill")]
@@ -124,7 +124,7 @@ class _IntervalPlot:
         self.drawing.line(x, self.TOP - 8 - raised, x, self.bottom, f"reference {row.strategy}")
         offset = 5 if anchor == "start" else -5
         style = f"reference-name {row.strategy}"
-        self.drawing.text(x + offset, self.TOP - 12 - raised, row.notation, style, anchor)
+        self.drawing.text(x + offset, self.TOP - 12 - raised, clip(row.notation, 12), style, anchor)
 
     def _row(self, row: RowResult, top: float) -> None:
         estimate = row.metrics[self.task.primary]
@@ -134,9 +134,9 @@ class _IntervalPlot:
         style = "label chosen-label" if chosen else "label"
         self.drawing.text(0, label_y, clip(label_of(row), self.layout.label_characters), style)
         value = (
-            percent(estimate.value)
+            number(estimate.value)
             if self.layout.stacked
-            else f"{percent(estimate.value)}  ({interval(estimate)})"
+            else f"{number(estimate.value)}  ({interval(estimate)})"
         )
         self.drawing.text(
             self.layout.width, label_y, value, "value" + (" chosen-label" if chosen else ""), "end"
@@ -147,5 +147,5 @@ class _IntervalPlot:
         bound = row.strategy in ("keep", "backfill")
         mark = row.strategy if bound else mark_of(row.against_old.get(self.task.primary)) or "same"
         self.drawing.line(self.scale(estimate.low), y, self.scale(estimate.high), y, f"whisker {mark}")
-        tip = f"{row.notation} {row.title}: {percent(estimate.value)} ({interval(estimate)})"
+        tip = f"{row.notation} {row.title}: {number(estimate.value)} ({interval(estimate)})"
         self.drawing.circle(self.scale(estimate.value), y, 6 if chosen else 4.5, f"dot {mark}", tip)

@@ -28,7 +28,7 @@ class Layout:
         return self.label_width == 0
 
 
-WIDE = Layout("wide", 1000, 330, 128, 25, 46, 9)
+WIDE = Layout("wide", 1000, 330, 150, 25, 44, 9)
 NARROW = Layout("narrow", 356, 0, 0, 41, 44, 6)
 LAYOUTS = (WIDE, NARROW)
 
@@ -37,11 +37,6 @@ def drawable(row: RowResult, metric: str) -> bool:
     """Whether the row has a finite estimate of this metric."""
     estimate = row.metrics.get(metric)
     return estimate is not None and all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
-
-
-def label_of(row: RowResult) -> str:
-    """The row's title, or its notation where it has none."""
-    return row.title or row.notation
 
 
 def clip(text: str, length: int) -> str:

@@ -71,8 +71,12 @@ def _task(view: Matrix) -> list[str]:
         f"## {escape(view.name)}",
         escape(view.setting),
         _matrix(view),
-        f"Measures in per cent, 95 % intervals in parentheses; the recommended row is bold. "
-        f"{LEGEND} {GAP_LEGEND}{flips}{chance}",
+        "\n".join(
+            f"- {escape(group.title.partition(':')[0])}: {escape(note)}"
+            for group in view.groups
+            for note in group.notes
+        ),
+        f"95 % intervals in parentheses; the recommended row is bold. {LEGEND} {GAP_LEGEND}{flips}{chance}",
     ]
     if view.agreement:
         rows = [[escape(title), escape(notation), _cell(cell)] for notation, title, cell in view.agreement]
@@ -97,7 +101,11 @@ def _matrix(view: Matrix) -> str:
 
 
 def _row(line: Line, view: Matrix) -> list[str]:
-    words = "; ".join(filter(None, (line.title, f"needs {line.needs}" if line.needs else "", line.note)))
+    words = "; ".join(
+        filter(
+            None, (line.name, f"needs {line.needs}" if line.needs else "", "" if line.measured else line.note)
+        )
+    )
     cells = [escape(line.notation), escape(words), *map(_cell, line.cells), _cell(line.difference), line.gap]
     cells += [line.flips] * view.has_flips + [line.embedded] * view.has_embedded
     return [f"**{cell}**" if line.recommended and cell else cell for cell in cells]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crossfade.report.view import HEADLINES, interval, percent, share
+from crossfade.report.view import HEADLINES, interval, number, share
 
 if TYPE_CHECKING:
-    from crossfade.evaluation.result import Evaluation, Fit, RowResult, TaskResult
+    from crossfade.evaluation.result import Alternative, Evaluation, Fit, RowResult, TaskResult
     from crossfade.spaces import Space
 
 Facts = Sequence[tuple[str, str]]
@@ -75,9 +75,7 @@ def page(
         sentence=verdict.sentence,
         needs=_needs(evaluation),
         reasons=tuple(verdict.reasons),
-        alternatives=tuple(
-            (f"Without the {one.without.removeprefix('the ')}", one.sentence) for one in verdict.alternatives
-        ),
+        alternatives=tuple(_alternative(one) for one in verdict.alternatives),
         figures=tuple(
             figure for task in evaluation.tasks if (figure := _figure(task, verdict.row)) is not None
         ),
@@ -133,12 +131,18 @@ def _figure(task: TaskResult, key: str) -> Figure | None:
     return Figure(
         task=task.name,
         metric=task.primary,
-        old=percent(bounds["keep"].metrics[task.primary].value),
-        chosen=percent(chosen.metrics[task.primary].value),
-        new=percent(bounds["backfill"].metrics[task.primary].value),
+        old=number(bounds["keep"].metrics[task.primary].value),
+        chosen=number(chosen.metrics[task.primary].value),
+        new=number(bounds["backfill"].metrics[task.primary].value),
         gap=share(gap) if show and gap is not None else "",
         gap_share=gap or 0.0,
     )
+
+
+def _alternative(one: Alternative) -> tuple[str, str]:
+    name = f"Without {one.without}"
+    text = one.sentence.removeprefix(name).lstrip(": ")
+    return name, text[:1].upper() + text[1:]
 
 
 def _needs(evaluation: Evaluation) -> str:
@@ -190,7 +194,7 @@ def _fit(one: Fit, evaluation: Evaluation) -> tuple[str, ...]:
 def _primary(task: TaskResult, key: str) -> str:
     row = find(task, key)
     estimate = None if row is None else row.metrics.get(task.primary)
-    return "–" if estimate is None else f"{percent(estimate.value)} ({interval(estimate)})"
+    return "–" if estimate is None else f"{number(estimate.value)} ({interval(estimate)})"
 
 
 def _directed(method: str, direction: str) -> str:

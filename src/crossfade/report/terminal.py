@@ -119,8 +119,8 @@ def _grid(facts: Facts) -> Table:
 
 def _others_that_fit(view: Matrix, width: int) -> list[str]:
     """Metrics beside the primary one, as many as leave the rows' names unbroken."""
-    name = min(WIDEST_NAME, max((len(line.title) for line in view.lines), default=NARROWEST_NAME))
-    room = width - name - 50
+    name = min(WIDEST_NAME, max((len(line.name) for line in view.lines), default=NARROWEST_NAME))
+    room = width - name - 56
     shown: list[str] = []
     for metric in view.metrics:
         room -= 0 if metric == view.primary else max(len(metric), 5) + 1
@@ -150,8 +150,8 @@ def _table(view: Matrix, others: Sequence[str]) -> Table:
 def _row(line: Line, view: Matrix, others: Sequence[str]) -> list[Text]:
     from rich.text import Text
 
-    name = Text(line.title)
-    if line.note and not any(cell.interval for cell in line.cells):
+    name = Text(line.name)
+    if line.note and not line.measured:
         name.append(f"\n{line.note}", style="dim")
     cells = dict(zip(view.metrics, line.cells, strict=True))
     row = [Text("●" if line.recommended else "", style="cyan"), name, _estimate(cells[view.primary])]

@@ -1,6 +1,6 @@
 """What a report says about an evaluation, as plain text cells: one view for HTML, Markdown and terminal.
 
-Measures are shown in per cent with one decimal, as papers print them; ``report.json`` has them in full.
+Measures are shown with three decimals; ``report.json`` has them in full.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEGEND = (
     "≈ not distinguishable from old/old."
 )
 FLIPS_LEGEND = (
-    "Flips: per cent of queries whose first result is right here and wrong under old/old (gained), "
+    "Flips: share of queries whose first result is right here and wrong under old/old (gained), "
     "and the reverse (lost)."
 )
 GAP_LEGEND = (
@@ -40,9 +40,18 @@ GROUPS = {
     "query": "Query maps: new queries mapped back, gallery untouched",
     "gallery": "Gallery maps: stored vectors lifted forward",
     "interpolate": "Interpolation: old and mapped new query together",
-    "cascade": "Cascade: the new model re-ranks the k best candidates",
+    "cascade": "Cascade: the new model re-ranks the k candidates of a mapped or interpolated query",
     "backfill": "Full backfill",
 }
+
+KINDS = {
+    "query": "query map",
+    "gallery": "gallery map",
+    "interpolate": "interpolation",
+    "cascade": "cascade",
+}
+
+FIRST_STAGES = {"query": "mapped", "interpolate": "interpolated"}
 
 HEADLINES = {
     "keep": "Keep the old model",
@@ -70,10 +79,18 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of the query/gallery matrix."""
+    """One row of the query/gallery matrix.
+
+    Attributes:
+        label: names the row within its group.
+        name: names the row by itself.
+        title: the row in words, as the evaluation put it.
+    """
 
     key: str
     notation: str
+    label: str
+    name: str
     title: str
     strategy: str
     cells: tuple[Cell, ...]
@@ -84,6 +101,7 @@ class Line:
     embedded: str
     needs: str
     note: str
+    measured: bool
     recommended: bool
 
 
@@ -94,6 +112,11 @@ class Group:
     strategy: str
     title: str
     lines: tuple[Line, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the measured rows, each remark once."""
+        return tuple(dict.fromkeys(line.note for line in self.lines if line.note and line.measured))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +147,15 @@ class Matrix:
         return any(line.flips for line in self.lines)
 
 
-def percent(value: float, *, sign: bool = False) -> str:
-    """0.3217 -> ``32.2``; with `sign`, ``+32.2`` or ``−32.2`` (a real minus, as wide as the plus)."""
-    text = f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
+def number(value: float, *, sign: bool = False) -> str:
+    """0.3217 -> ``0.322``; with `sign`, ``+0.322`` or ``−0.322`` (a real minus, as wide as the plus)."""
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return text.replace("-", "−")
 
 
 def interval(estimate: Estimate | Difference, *, sign: bool = False) -> str:
-    """``30.9–33.4``, or ``+1.2 to +3.4`` for differences."""
-    low, high = percent(estimate.low, sign=sign), percent(estimate.high, sign=sign)
+    """``0.309–0.334``, or ``+0.012 to +0.034`` for differences."""
+    low, high = number(estimate.low, sign=sign), number(estimate.high, sign=sign)
     return f"{low} to {high}" if sign else f"{low}–{high}"
 
 
@@ -159,11 +182,11 @@ def matrix(task: TaskResult, recommended: str | None = None) -> Matrix:
         primary=task.primary,
         groups=_groups([_line(row, task, recommended) for row in task.rows]),
         agreement=tuple(
-            (row.notation, row.title, Cell(percent(found.value), interval(found)))
+            (row.notation, _name(row), Cell(number(found.value), interval(found)))
             for row in in_groups(task.rows)
             if (found := task.agreement.get(row.key)) is not None
         ),
-        chance=", ".join(f"{name} {percent(value)}" for name, value in task.chance.items()),
+        chance=", ".join(f"{name} {number(value)}" for name, value in task.chance.items()),
     )
 
 
@@ -175,6 +198,19 @@ def _setting(task: TaskResult) -> str:
         f"{task.n_queries:,} queries{left_out}; {task.n_gallery:,} gallery items; "
         f"vectors compared by {compared}. Ground truth: {task.ground_truth}."
     )
+
+
+def label_of(row: RowResult) -> str:
+    """What tells a row from the others of its strategy."""
+    fixed = {"keep": "status quo", "naive": "naive swap", "backfill": "full backfill"}
+    if row.strategy in fixed:
+        return fixed[row.strategy]
+    if row.depth is not None:
+        return ", ".join(
+            filter(None, (f"k = {row.depth}", FIRST_STAGES.get(row.first_stage, row.first_stage)))
+        )
+    weight = f"weight {row.weight:g}" if row.weight is not None else ""
+    return ", ".join(filter(None, (row.method, weight))) or row.title or row.notation
 
 
 def in_groups(rows: Sequence[RowResult]) -> list[RowResult]:
@@ -203,7 +239,9 @@ def _line(row: RowResult, task: TaskResult, recommended: str | None) -> Line:
     return Line(
         key=row.key,
         notation=row.notation,
-        title=row.title or row.notation,
+        label=label_of(row),
+        name=_name(row),
+        title=row.title,
         strategy=row.strategy,
         cells=tuple(_cell(row, name) for name in task.metrics),
         difference=_difference(row, task.primary),
@@ -213,8 +251,13 @@ def _line(row: RowResult, task: TaskResult, recommended: str | None) -> Line:
         embedded="" if row.embedded is None else f"{row.embedded:,}",
         needs=" and ".join(row.needs),
         note=row.note,
+        measured=bool(row.metrics),
         recommended=row.key == recommended,
     )
+
+
+def _name(row: RowResult) -> str:
+    return ": ".join(filter(None, (KINDS.get(row.strategy, ""), label_of(row))))
 
 
 def _cell(row: RowResult, metric: str) -> Cell:
@@ -222,14 +265,14 @@ def _cell(row: RowResult, metric: str) -> Cell:
     if estimate is None:
         return Cell("–")
     mark = "" if row.strategy == "keep" else mark_of(row.against_old.get(metric))
-    return Cell(percent(estimate.value), interval(estimate), "" if mark == "same" else mark)
+    return Cell(number(estimate.value), interval(estimate), "" if mark == "same" else mark)
 
 
 def _difference(row: RowResult, primary: str) -> Cell:
     difference = row.against_old.get(primary)
     if difference is None or row.strategy == "keep":
         return Cell("")
-    return Cell(percent(difference.value, sign=True), interval(difference, sign=True), mark_of(difference))
+    return Cell(number(difference.value, sign=True), interval(difference, sign=True), mark_of(difference))
 
 
 def _gap(row: RowResult, gap: float | None) -> str:
@@ -241,4 +284,4 @@ def _gap(row: RowResult, gap: float | None) -> str:
 def _flips(row: RowResult) -> str:
     if row.flips is None or row.strategy == "keep":
         return ""
-    return f"{percent(row.flips.positive)} / {percent(row.flips.negative)}"
+    return f"{100 * row.flips.positive:.1f} % / {100 * row.flips.negative:.1f} %"
