@@ -43,7 +43,7 @@ def test_recommended_row_is_bold(report: ReportPaths, evaluation: Evaluation) ->
         line for line in report.markdown.read_text(encoding="utf-8").splitlines() if line.startswith("| **")
     ]
     assert len(bold) == len(evaluation.tasks)
-    assert all("cascade: k = 100, interpolated" in line for line in bold)
+    assert all("cascade: k=100, interpolated" in line for line in bold)
     assert evaluation.verdict.row == PICKED
 
 

@@ -37,7 +37,7 @@ def test_recommended_row_is_marked_without_colour(evaluation: Evaluation) -> Non
         line for line in show(matrix_table(evaluation.tasks[0], PICKED)).splitlines() if line.startswith("●")
     ]
     assert len(lines) == 1
-    assert "cascade: k = 100, interpolated" in lines[0]
+    assert "cascade: k=100, interpolated" in lines[0]
     assert "0.392 0.374–0.411" in lines[0]
     assert "+0.183 ▲" in lines[0]
 

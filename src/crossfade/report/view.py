@@ -207,7 +207,7 @@ def label_of(row: RowResult) -> str:
         return fixed[row.strategy]
     if row.depth is not None:
         return ", ".join(
-            filter(None, (f"k = {row.depth}", FIRST_STAGES.get(row.first_stage, row.first_stage)))
+            filter(None, (f"k={row.depth}", FIRST_STAGES.get(row.first_stage, row.first_stage)))
         )
     weight = f"weight {row.weight:g}" if row.weight is not None else ""
     return ", ".join(filter(None, (row.method, weight))) or row.title or row.notation
