@@ -128,6 +128,12 @@ def test_page_renders_within_its_width_without_errors(
     assert browser.log("browser") == []
 
 
+def test_tables_fit_a_desktop_without_scrolling(browser: Browser, report: ReportPaths) -> None:
+    browser.open(report.html, 1280)
+    hidden = "[...document.querySelectorAll('.scroll')].map(box => box.scrollWidth - box.clientWidth)"
+    assert max(browser.evaluate(hidden)) <= 0
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_words_without_a_break_stay_within_the_page(
     browser: Browser, evaluation: Evaluation, tmp_path: Path, width: int

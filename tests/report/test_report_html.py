@@ -74,6 +74,11 @@ def test_verdict_comes_first_with_what_it_needs_and_the_alternatives(report: Rep
     assert all(reason in text for reason in verdict.reasons)
 
 
+def test_verdict_says_what_a_cascade_embeds(report: ReportPaths) -> None:
+    assert "It embeds text→image: 3,505 of 5,000 items (70 %) for 2,000 queries" in read(report.html).text
+    assert "3,505 of 5,000 items (70 %)" in report.markdown.read_text(encoding="utf-8")
+
+
 def test_every_row_and_interval_is_in_the_page(report: ReportPaths, evaluation: Evaluation) -> None:
     text = read(report.html).text
     for task in evaluation.tasks:

@@ -91,6 +91,12 @@ def test_cascade_plot_has_a_line_per_first_stage_and_a_point_per_depth() -> None
         assert [len((line.get("points") or "").split()) for line in lines] == [4, 4]
 
 
+def test_cascade_plot_says_what_share_of_the_gallery_every_depth_embeds() -> None:
+    for svg in cascade_plot(make_task(), PICKED):
+        said = [text.text for text in elements(svg, "text", "tick")]
+        assert said[-4:] == ["24–27 %", "46–49 %", "70–73 %", "90–93 %"]
+
+
 def test_cascade_plot_needs_a_cascade() -> None:
     task = make_task()
     assert (

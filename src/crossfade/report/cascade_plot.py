@@ -1,4 +1,4 @@
-"""The cascade plot: quality against the number of items that had to be embedded."""
+"""The cascade plot: quality against k, and what share of the gallery each k had to embed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crossfade.report.layout import LAYOUTS, Layout, clip, drawable
 from crossfade.report.svg import Drawing, Scale
-from crossfade.report.view import interval, label_of, number
+from crossfade.report.view import FIRST_STAGES, interval, number
 
 if TYPE_CHECKING:
     from crossfade.evaluation.result import RowResult, TaskResult
@@ -24,7 +24,7 @@ class _Series:
 
 
 def cascade_plot(task: TaskResult, recommended: str | None = None) -> list[str]:
-    """Quality against the number of items that the cascade had to embed; [] if no cascade was measured."""
+    """Quality against the number of candidates k, with the share of items embedded; [] without a cascade."""
     series = _cascades(task)
     if not series:
         return []
@@ -46,10 +46,8 @@ def _cascades(task: TaskResult) -> list[_Series]:
 
 def series_name(row: RowResult) -> str:
     """What the cascades of different depth over one first stage have in common."""
-    stage = {"query": "mapped query", "interpolate": "interpolated query"}.get(
-        row.first_stage, row.first_stage
-    )
-    return ", ".join(filter(None, (stage, row.method))) or "cascade"
+    stage = FIRST_STAGES.get(row.first_stage, row.first_stage)
+    return ", ".join(filter(None, (f"{stage} query" if stage else "", row.method))) or "cascade"
 
 
 class _CascadePlot:
@@ -58,18 +56,22 @@ class _CascadePlot:
     ) -> None:
         self.task, self.series, self.recommended, self.layout = task, series, recommended, layout
         narrow = layout.stacked
-        height = 330.0 if narrow else 380.0
-        label = f"{task.primary} of cascades on {task.name} against the number of items embedded"
+        height = 350.0 if narrow else 380.0
+        label = f"{task.primary} of cascades on {task.name} against k, the number of candidates"
         self.drawing = Drawing(layout.width, height, label, f"plot {layout.style}")
         self.left, self.right = 40.0, layout.width - (14 if narrow else 250)
-        self.top, self.bottom = 24.0 + (18 * len(series) if narrow else 0), height - 52
+        self.top, self.bottom = 24.0 + (18 * len(series) if narrow else 0), height - 70
         points = [row for one in series for row in one.points]
         rows = [*points, *self._references()]
         estimates = [row.metrics[task.primary] for row in rows]
         self.y = Scale(min(e.low for e in estimates), max(e.high for e in estimates), self.bottom, self.top)
-        self.x = Scale(
-            0, max([row.embedded or 0 for row in points] + [1]), self.left, self.right, 5 if narrow else 8
-        )
+        self.depths = sorted({row.depth or 0 for row in points})
+
+    def x(self, row: RowResult, index: int) -> float:
+        """Depths stand at equal distances, as they are mostly doubled; series step aside for each other."""
+        step = (self.right - self.left) / len(self.depths)
+        aside = (index - (len(self.series) - 1) / 2) * min(12, step / (len(self.series) + 1))
+        return self.left + (self.depths.index(row.depth or 0) + 0.5) * step + aside
 
     def draw(self) -> Drawing:
         self._axes()
@@ -92,14 +94,19 @@ class _CascadePlot:
         for tick in self.y.ticks:
             self.drawing.line(self.left, self.y(tick), self.right, self.y(tick), "grid")
             self.drawing.text(self.left - 8, self.y(tick) + 4, f"{tick:.3g}", "tick", "end")
-        for tick in self.x.ticks:
-            self.drawing.line(self.x(tick), self.bottom, self.x(tick), self.bottom + 4, "grid")
-            self.drawing.text(self.x(tick), self.bottom + 19, _count(tick), "tick", "middle")
-        caption = f"distinct items embedded, of {self.task.n_gallery:,} in the gallery"
-        if not self.layout.stacked:
-            caption += f" ({self.task.n_queries:,} queries; the small numbers are k)"
-        self.drawing.text((self.left + self.right) / 2, self.bottom + 42, caption, "axis", "middle")
+        step = (self.right - self.left) / len(self.depths)
+        for place, depth in enumerate(self.depths):
+            x = self.left + (place + 0.5) * step
+            self.drawing.text(x, self.bottom + 19, f"k={depth}", "depth", "middle")
+            self.drawing.text(x, self.bottom + 36, self._embedded(depth), "tick", "middle")
+        caption = f"share of {self.task.n_gallery:,} items embedded for {self.task.n_queries:,} queries"
+        self.drawing.text((self.left + self.right) / 2, self.bottom + 60, caption, "axis", "middle")
         self.drawing.text(0, 12, self.task.primary, "axis")
+
+    def _embedded(self, depth: int) -> str:
+        rows = [row for one in self.series for row in one.points if (row.depth or 0) == depth]
+        shares = sorted(round(100 * (row.embedded or 0) / self.task.n_gallery) for row in rows)
+        return f"{shares[0]} %" if shares[0] == shares[-1] else f"{shares[0]}–{shares[-1]} %"
 
     def _reference(self, row: RowResult, *, above: bool) -> None:
         y = self.y(row.metrics[self.task.primary].value)
@@ -109,16 +116,14 @@ class _CascadePlot:
 
     def _one_series(self, index: int, one: _Series, label_y: float) -> None:
         metric, style = self.task.primary, f"series-{index}"
-        places = [(self.x(row.embedded or 0), self.y(row.metrics[metric].value)) for row in one.points]
+        places = [(self.x(row, index), self.y(row.metrics[metric].value)) for row in one.points]
         self.drawing.polyline(places, f"series {style}")
         for row, (x, y) in zip(one.points, places, strict=True):
             estimate = row.metrics[metric]
             self.drawing.line(x, self.y(estimate.low), x, self.y(estimate.high), f"whisker {style}")
             measured = f"{number(estimate.value)} ({interval(estimate)})"
-            tip = f"{label_of(row)}: {measured}, {row.embedded:,} embedded"
+            tip = f"{row.title}: {measured}, {row.embedded:,} items embedded"
             _marker(self.drawing, index, x, y, 7 if row.key == self.recommended else 5, f"dot {style}", tip)
-            if index == 0 and row.depth is not None:
-                self.drawing.text(x, self.y(estimate.high) - 6, f"{row.depth}", "depth", "middle")
         self._name(index, one, places[-1], label_y)
 
     def _name(self, index: int, one: _Series, end: tuple[float, float], label_y: float) -> None:
@@ -152,7 +157,3 @@ def _spread(heights: Sequence[float], distance: float) -> list[float]:
     for before, after in pairwise(order):
         placed[after] = max(placed[after], placed[before] + distance)
     return placed
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if value < 10_000 else f"{value / 1000:,.3g}k"

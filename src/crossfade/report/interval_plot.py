@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crossfade.report.layout import LAYOUTS, Layout, clip, drawable
 from crossfade.report.svg import Drawing, Scale
-from crossfade.report.view import GROUPS, in_groups, interval, label_of, mark_of, number
+from crossfade.report.view import GROUPS, SINGLE, in_groups, interval, label_of, mark_of, number
 
 if TYPE_CHECKING:
     from crossfade.evaluation.estimates import Estimate
@@ -52,13 +52,15 @@ class _IntervalPlot:
     NAME = 58.0  # room that the name of a reference line takes
     BOTTOM = 40.0
     GROUP = 30.0
+    GAP = 8.0
 
     def __init__(
         self, task: TaskResult, rows: Sequence[RowResult], recommended: str | None, layout: Layout
     ) -> None:
         self.task, self.rows, self.recommended, self.layout = task, rows, recommended, layout
         strategies = dict.fromkeys(row.strategy for row in rows)
-        height = self.TOP + self.BOTTOM + len(rows) * layout.row_height + len(strategies) * self.GROUP
+        above = sum(self.GAP if name in SINGLE else self.GROUP for name in strategies)
+        height = self.TOP + self.BOTTOM + len(rows) * layout.row_height + above
         what = f"{task.primary} of {len(rows)} rows on {task.name}"
         label = f"{what}, with 95 % intervals; the table has every value"
         self.drawing = Drawing(layout.width, height, label, f"plot {layout.style}")
@@ -88,8 +90,9 @@ class _IntervalPlot:
         for row in self.rows:
             if row.strategy != group:
                 group = row.strategy
-                titles.append((GROUPS.get(group, group.capitalize()).partition(":")[0], y + self.GROUP - 9))
-                y += self.GROUP
+                y += self.GAP if group in SINGLE else self.GROUP
+                if group not in SINGLE:
+                    titles.append((GROUPS.get(group, group.capitalize()).partition(":")[0], y - 9))
             placed.append((row, y))
             y += self.layout.row_height
         return placed, titles

@@ -42,6 +42,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
 
 
 def _verdict(page: Page) -> list[str]:
+    cost = f"**It embeds** {escape(page.cost)}." if page.cost else ""
     reasons = "\n".join(f"- {escape(reason)}" for reason in page.reasons)
     needs = f"**It needs** {escape(page.needs)}." if page.needs else ""
     others = "\n".join(f"- **{escape(name)}**: {escape(text)}" for name, text in page.alternatives)
@@ -59,6 +60,7 @@ def _verdict(page: Page) -> list[str]:
         f"**{escape(page.sentence)}**",
         label_free,
         needs,
+        cost,
         reasons,
         others,
     ]

@@ -51,6 +51,7 @@ class Page:
     judged: bool
     sentence: str
     needs: str
+    cost: str
     reasons: tuple[str, ...]
     alternatives: Facts
     figures: tuple[Figure, ...]
@@ -74,6 +75,7 @@ def page(
         judged=verdict.judged,
         sentence=verdict.sentence,
         needs=_needs(evaluation),
+        cost=_cost(evaluation),
         reasons=tuple(verdict.reasons),
         alternatives=tuple(_alternative(one) for one in verdict.alternatives),
         figures=tuple(
@@ -154,6 +156,17 @@ def _needs(evaluation: Evaluation) -> str:
     return " and ".join(
         filter(None, (", ".join(f"the {need}" for need in first), *(f"the {need}" for need in last)))
     )
+
+
+def _cost(evaluation: Evaluation) -> str:
+    """How much of the gallery a cascade had to embed: nearly all of it makes a backfill in disguise."""
+    parts = [
+        f"{task.name}: {row.embedded:,} of {task.n_gallery:,} items ({share(row.embedded / task.n_gallery)}) "
+        f"for {task.n_queries:,} queries"
+        for task in evaluation.tasks
+        if (row := find(task, evaluation.verdict.row)) is not None and row.embedded is not None
+    ]
+    return "; ".join(parts)
 
 
 def _measured(evaluation: Evaluation) -> Facts:

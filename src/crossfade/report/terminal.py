@@ -64,7 +64,11 @@ def verdict_panel(evaluation: Evaluation) -> RenderableType:
             Text("Without labels: how closely the new model is imitated, not how good it is.", style="yellow")
         )
     rows = [("·", reason) for reason in content.reasons]
-    facts = [("needs", content.needs)] * bool(content.needs) + [*content.alternatives]
+    facts = (
+        [("needs", content.needs)] * bool(content.needs)
+        + [("embeds", content.cost)] * bool(content.cost)
+        + [*content.alternatives]
+    )
     parts += [_grid(entries) for entries in (rows, facts) if entries]
     for place in range(len(parts) - 1, 0, -1):
         parts.insert(place, Text())

@@ -44,6 +44,9 @@ GROUPS = {
     "backfill": "Full backfill",
 }
 
+SINGLE = {"keep": "status quo", "naive": "naive swap", "backfill": "full backfill"}
+"""Strategies of one row, and what the row is called."""
+
 KINDS = {
     "query": "query map",
     "gallery": "gallery map",
@@ -112,6 +115,11 @@ class Group:
     strategy: str
     title: str
     lines: tuple[Line, ...]
+
+    @property
+    def titled(self) -> bool:
+        """Whether a heading says more than the group's one row does."""
+        return self.strategy not in SINGLE or len(self.lines) > 1
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -202,13 +210,10 @@ def _setting(task: TaskResult) -> str:
 
 def label_of(row: RowResult) -> str:
     """What tells a row from the others of its strategy."""
-    fixed = {"keep": "status quo", "naive": "naive swap", "backfill": "full backfill"}
-    if row.strategy in fixed:
-        return fixed[row.strategy]
+    if row.strategy in SINGLE:
+        return SINGLE[row.strategy]
     if row.depth is not None:
-        return ", ".join(
-            filter(None, (f"k={row.depth}", FIRST_STAGES.get(row.first_stage, row.first_stage)))
-        )
+        return ", ".join(filter(None, (f"k={row.depth}", FIRST_STAGES.get(row.first_stage, row.first_stage))))
     weight = f"weight {row.weight:g}" if row.weight is not None else ""
     return ", ".join(filter(None, (row.method, weight))) or row.title or row.notation
 
@@ -284,4 +289,4 @@ def _gap(row: RowResult, gap: float | None) -> str:
 def _flips(row: RowResult) -> str:
     if row.flips is None or row.strategy == "keep":
         return ""
-    return f"{100 * row.flips.positive:.1f} % / {100 * row.flips.negative:.1f} %"
+    return f"{100 * row.flips.positive:.1f} / {100 * row.flips.negative:.1f} %"
