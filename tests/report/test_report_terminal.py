@@ -8,7 +8,7 @@ from made_up import PICKED
 from rich.console import Console, RenderableType
 
 from crossfade.evaluation.result import Evaluation
-from crossfade.report.terminal import facts_panel, matrix_table, state_line, verdict_panel
+from crossfade.report.terminal import facts_panel, inspection_table, matrix_table, state_line, verdict_panel
 from crossfade.report.view import matrix
 
 
@@ -70,6 +70,20 @@ def test_facts_panel_hides_credentials() -> None:
     text = show(facts_panel("Plan", [("Store", "postgresql://anna:hunter2@db/items#t.v"), ("Rows", "5,000")]))
     assert "hunter2" not in text
     assert "postgresql://…@db/items#t.v" in text
+
+
+@pytest.mark.parametrize(("ready", "title"), [(True, "ready to plan"), (False, "not ready")])
+def test_inspection_says_whether_an_upgrade_can_be_planned(ready: bool, title: str) -> None:
+    class Inspected:
+        def __init__(self) -> None:
+            self.ready = ready
+
+        def summary(self) -> list[tuple[str, str]]:
+            return [("rows", "5,000"), ("store", "lancedb://demo#scenes.vector")]
+
+    text = show(inspection_table(Inspected()))  # type: ignore[arg-type]
+    assert title in text
+    assert "lancedb://demo#scenes.vector" in text
 
 
 def test_state_line_shows_what_is_done_and_what_is_next() -> None:

@@ -46,9 +46,18 @@ def test_credentials_never_reach_a_report(evaluation: Evaluation, tmp_path: Path
 
 
 def test_same_input_gives_the_same_bytes(evaluation: Evaluation, tmp_path: Path) -> None:
-    first, second = (write_report(evaluation, tmp_path / name) for name in ("a", "b"))
-    assert first.html.read_bytes() == second.html.read_bytes()
-    assert first.json.read_bytes() == second.json.read_bytes()
+    paths = write_report(evaluation, tmp_path)
+    first = [path.read_bytes() for path in (paths.html, paths.markdown, paths.json)]
+    write_report(evaluation, tmp_path)
+    assert [path.read_bytes() for path in (paths.html, paths.markdown, paths.json)] == first
+
+
+def test_next_commands_are_commands_of_the_command_line(evaluation: Evaluation, tmp_path: Path) -> None:
+    folder = tmp_path / "my report"
+    markdown = write_report(evaluation, folder).markdown.read_text(encoding="utf-8")
+    assert f"    crossfade plan lancedb://DIR#table.column --evaluation '{folder}' --items COLUMN" in markdown
+    for command in ("apply", "verify", "cutover"):
+        assert f"crossfade {command} plan.json" in markdown
 
 
 def test_full_disk_keeps_the_earlier_report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from crossfade.report.view import HEADLINES, interval, number, share
@@ -64,7 +65,12 @@ class Page:
 
 
 def page(
-    evaluation: Evaluation, *, plan: Facts = (), history: Facts = (), commands: Facts | None = None
+    evaluation: Evaluation,
+    *,
+    plan: Facts = (),
+    history: Facts = (),
+    commands: Facts | None = None,
+    folder: str = "FOLDER",
 ) -> Page:
     """The report's words; `commands` are (command, what it does) pairs, by default of the verdict."""
     verdict = evaluation.verdict
@@ -86,7 +92,7 @@ def page(
         skipped=tuple((_directed(one.method, one.direction), one.reason) for one in evaluation.skipped),
         plan=redacted(plan),
         history=redacted(history),
-        commands=next_commands(verdict.strategy) if commands is None else tuple(commands),
+        commands=next_commands(verdict.strategy, folder) if commands is None else tuple(commands),
     )
 
 
@@ -100,22 +106,26 @@ def redacted(facts: Facts) -> Facts:
     return tuple((name, _CREDENTIALS.sub("…@", value)) for name, value in facts)
 
 
-def next_commands(strategy: str) -> Facts:
-    """The commands that carry out the verdict."""
+def next_commands(strategy: str, folder: str) -> Facts:
+    """The commands that carry out the verdict, from the evaluation in `folder`."""
     if strategy == "keep":
         return (
-            ("crossfade evaluate --help", "Measure again with more pairs, other models or more queries."),
+            ("crossfade evaluate --help", "Measure again with more queries, more pairs or other models."),
         )
+    needed = " --items COLUMN --encoder SPEC" if strategy in ("cascade", "backfill") else ""
     return (
         (
-            f"crossfade plan --strategy {strategy}",
+            f"crossfade plan lancedb://DIR#table.column --evaluation {quote(folder)}{needed}",
             "Write the plan and read it: rows, time, disk, measured quality.",
         ),
         (
-            "crossfade apply",
-            "Carry it out; it can be interrupted and resumed, and old vectors are never touched.",
+            "crossfade apply plan.json",
+            "Carry it out. It can be interrupted and resumed, and old vectors are never touched.",
         ),
-        ("crossfade cutover", "Switch over once verified; crossfade rollback goes back."),
+        (
+            "crossfade verify plan.json && crossfade cutover plan.json",
+            "Check what was written, then switch over. crossfade rollback plan.json goes back.",
+        ),
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from crossfade.evaluation.result import Evaluation, TaskResult
+    from crossfade.upgrade.inspection import Inspection
 
 STYLES: dict[Mark, str] = {"better": "green", "worse": "red", "same": "dim", "": ""}
 LEGEND = "▲ better  ▼ worse  ≈ not distinguishable from old/old (95 %); ● recommended"
@@ -92,6 +93,11 @@ def facts_panel(title: str, facts: Facts) -> RenderableType:
         border_style="cyan",
         padding=(0, 2),
     )
+
+
+def inspection_table(inspection: Inspection) -> RenderableType:
+    """What is in a store, in a frame, and whether an upgrade can be planned."""
+    return facts_panel("ready to plan" if inspection.ready else "not ready", inspection.summary())
 
 
 def state_line(state: str, states: Sequence[str] = STATES) -> Text:

@@ -52,7 +52,7 @@ def write_report(
         UsageError: the directory cannot be written.
         OutOfSpace: the disk is full; earlier reports are left as they were.
     """
-    content = page(evaluation, plan=plan or (), history=history, commands=commands)
+    content = page(evaluation, plan=plan or (), history=history, commands=commands, folder=str(directory))
     bounded = bound(samples)
     recommended = evaluation.verdict.row
     # All three are made before any is written: a report is never half new.
