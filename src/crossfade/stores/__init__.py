@@ -6,11 +6,14 @@ from crossfade.stores.base import (
     Hits,
     IndexInfo,
     Part,
+    PartGone,
+    Produce,
     Produced,
     Receipt,
     Rows,
     Staged,
     Store,
+    VectorCache,
 )
 from crossfade.stores.open import open_store
 
@@ -20,10 +23,13 @@ __all__ = [
     "Hits",
     "IndexInfo",
     "Part",
+    "PartGone",
+    "Produce",
     "Produced",
     "Receipt",
     "Rows",
     "Staged",
     "Store",
+    "VectorCache",
     "open_store",
 ]

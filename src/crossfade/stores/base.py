@@ -8,7 +8,7 @@ vectors under the name it has always used. Every call reads the store as it is n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from crossfade.spaces import Metric, Space
+from crossfade.errors import StoreError
+from crossfade.spaces import Space
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 
@@ -68,7 +69,8 @@ class Description:
 
     Attributes:
         uri: address without credentials.
-        rows, dimension, column_type: of the column of vectors.
+        column: name of the column of vectors.
+        rows, dimension, column_type: of that column.
         id_column: where ids come from; empty if none was found.
         payload: names of the other columns, in the table's order.
         index: ANN index on the column, if any.
@@ -80,6 +82,7 @@ class Description:
     """
 
     uri: str
+    column: str
     rows: int
     dimension: int
     column_type: str
@@ -114,6 +117,7 @@ class Staged:
         previous: of the old vectors after the switch.
         old, new: the two spaces.
         upgrade: id of the upgrade that writes them; part of the names of its files and index.
+        reads: further columns that the new vectors are made from.
     """
 
     name: str
@@ -121,11 +125,16 @@ class Staged:
     old: Space
     new: Space
     upgrade: str
+    reads: tuple[str, ...] = ()
+
+
+class PartGone(StoreError):  # noqa: N818 - named like the errors of crossfade.errors
+    """A part was merged into others between listing and writing it; the parts must be listed again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows that are written together. `source` changes when their old vectors are rewritten."""
+    """Rows that are written together. `source` changes when what they are made from is rewritten."""
 
     key: str
     rows: int
@@ -158,12 +167,17 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a store: `ids` (n,), `vectors` (n, d) float32, NaN where `null` (n,), further columns."""
+    """Rows of a store: `ids` (n,), `vectors` (n, d) float32, NaN where `null` (n,), further columns.
+
+    `kept` (n,), while new vectors are written: rows without an old vector whose new one an application
+    wrote itself and which keep it, whatever is produced for them.
+    """
 
     ids: pa.Array
     vectors: FloatMatrix
     null: NDArray[np.bool_]
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    kept: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -222,15 +236,17 @@ class Store(ABC):
         """Stream all rows in a stable order; vectors of `column` (the store's own unless given)."""
 
     @abstractmethod
-    def sample(self, count: int, seed: int, column: str, others: Sequence[str] = ()) -> Mapping[str, Any]:
-        """`count` random rows: ``ids``, ``column`` as (matrix, null), and the `others` alike or as arrays."""
+    def sample(
+        self, count: int, seed: int, vectors: Sequence[str], columns: Sequence[str], parts: Collection[str]
+    ) -> tuple[Rows, ...]:
+        """At most `count` random rows of the `parts`: one `Rows` per column of vectors, in the same order."""
 
     @abstractmethod
     def search(
         self,
         queries: FloatMatrix,
         k: int,
-        metric: Metric,
+        space: Space,
         *,
         column: str | None = None,
         columns: Sequence[str] = (),
@@ -239,11 +255,22 @@ class Store(ABC):
         """The `k` nearest rows of each query, through the index unless `exact`.
 
         Rows without a vector are never found.
+
+        Args:
+            queries: (q, d) vectors.
+            space: that they are in; it says how vectors are compared.
+
+        Raises:
+            SpaceMismatch, DimensionMismatch: the column is recorded to be in another space.
         """
 
     @abstractmethod
     def fetch(self, handles: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
         """`columns` of the rows that a search has just returned, in that order."""
+
+    @abstractmethod
+    def space(self) -> Space | None:
+        """The space recorded for the column now."""
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -256,15 +283,7 @@ class Store(ABC):
         """The parts in which new vectors are written, as the table is now."""
 
     @abstractmethod
-    def write_part(
-        self,
-        part: Part,
-        staged: Staged,
-        produce: Produce,
-        *,
-        columns: Sequence[str] = (),
-        rows: int = BATCH_ROWS,
-    ) -> Receipt:
+    def write_part(self, part: Part, staged: Staged, produce: Produce, *, rows: int = BATCH_ROWS) -> Receipt:
         """Write new vectors of one part, durably, without any reader seeing them.
 
         `produce` gets the rows in batches whose boundaries depend on the part alone, so that the
@@ -312,7 +331,16 @@ class Store(ABC):
     @property
     @abstractmethod
     def neighbourhood(self) -> Path:
-        """Folder beside the table for the journal and what belongs to upgrades."""
+        """Folder beside the table, on the same disk, for what belongs to upgrades."""
+
+    @property
+    @abstractmethod
+    def journal(self) -> Path:
+        """File of the journal of this column's upgrades."""
+
+    @abstractmethod
+    def count_null(self, column: str) -> int:
+        """Number of rows without a vector in `column`."""
 
     @abstractmethod
     def cache(self, name: str, space: Space) -> VectorCache:

@@ -116,9 +116,22 @@ class FragmentFile:
             return Produced(np.empty((0, self._dimensions[1]), np.float32), np.empty(0, bool))
         old, null = read_vectors(batch.column(self._old), self._dimensions[0], self._what)
         further = {name: batch.column(name) for name in columns}
-        produced = produce(Rows(batch.column(self._id_column), old, null, further))
+        written, kept = self._written_by_others(batch, null)
+        produced = produce(Rows(batch.column(self._id_column), old, null, further, kept))
         self._check(produced, len(old))
-        return self._keep(produced, null, batch) if self._new and null.any() else produced
+        if kept is None or written is None:
+            return produced
+        vectors = np.where(kept[:, None], written, produced.vectors)
+        return Produced(vectors, produced.valid | kept)
+
+    def _written_by_others(
+        self, batch: pa.RecordBatch, null: NDArray[np.bool_]
+    ) -> tuple[FloatMatrix | None, NDArray[np.bool_] | None]:
+        """New vectors of rows that have no old one: an application wrote them after a switch."""
+        if self._new is None or not null.any():
+            return None, None
+        written, missing = read_vectors(batch.column(self._new), self._dimensions[1], self._what)
+        return written, null & ~missing
 
     def _check(self, produced: Produced, rows: int) -> None:
         expected = (rows, self._dimensions[1])
@@ -126,13 +139,6 @@ class FragmentFile:
             raise InvalidVectors(
                 f"{self._what}: expected new vectors {expected}, got {produced.vectors.shape}"
             )
-
-    def _keep(self, produced: Produced, null: NDArray[np.bool_], batch: pa.RecordBatch) -> Produced:
-        """Rows without an old vector keep the new one that an application wrote."""
-        kept, missing = read_vectors(batch.column(self._new), self._dimensions[1], self._what)
-        ours = ~null | missing
-        vectors = np.where(ours[:, None], produced.vectors, kept)
-        return Produced(vectors, np.where(ours, produced.valid, True))
 
 
 def _regroup(batches: Iterator[pa.RecordBatch], rows: int, windows: int) -> Iterator[pa.RecordBatch | None]:
@@ -197,10 +203,10 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def source_of(fragment: Any, field: int) -> str:
-    """What the old vectors of a fragment are: the file that holds them, and its physical rows."""
+def source_of(fragment: Any, *fields: int) -> str:
+    """What the values of some fields of a fragment are: the files that hold them, and its physical rows."""
     metadata = fragment.metadata.to_json()
-    holders = [file["path"] for file in metadata["files"] if field in file["fields"]]
+    holders = [file["path"] for file in metadata["files"] if not set(fields).isdisjoint(file["fields"])]
     overlays = json.dumps(metadata.get("overlays") or [], sort_keys=True)
     return f"{'+'.join(holders)}:{metadata['physical_rows']}{overlays if overlays != '[]' else ''}"
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from crossfade.errors import StoreError, UsageError
+from crossfade.errors import DimensionMismatch, StoreError, UsageError
 from crossfade.extras import load
 from crossfade.spaces import Metric, Space
 from crossfade.stores import lance_index, lance_parts
@@ -31,6 +32,7 @@ from crossfade.stores.base import (
     Hits,
     IndexInfo,
     Part,
+    PartGone,
     Produce,
     Receipt,
     Rows,
@@ -41,7 +43,7 @@ from crossfade.stores.lance_cache import LanceCache
 from crossfade.stores.lance_commit import committed, first_line, rename, store_errors
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.columns import choose_vector_column, describe_columns
-from crossfade.vectors.metadata import SPACE_KEY, is_vector_type, recorded_space
+from crossfade.vectors.metadata import SPACE_KEY, recorded_space
 
 UPGRADE_KEY = "crossfade.upgrade"
 
@@ -91,6 +93,7 @@ class LanceDB(Store):
         fragments = dataset.get_fragments()
         return Description(
             uri=self.uri,
+            column=self.column,
             rows=dataset.count_rows(),
             dimension=self._dimension(dataset, self.column),
             column_type=str(column.type),
@@ -124,34 +127,47 @@ class LanceDB(Store):
                     further = {one: batch.column(one) for one in columns}
                     yield Rows(batch.column(self.id_column), vectors, null, further)
 
-    def sample(self, count: int, seed: int, column: str, others: Sequence[str] = ()) -> dict[str, Any]:
+    def sample(
+        self, count: int, seed: int, vectors: Sequence[str], columns: Sequence[str], parts: Collection[str]
+    ) -> tuple[Rows, ...]:
         dataset = self._open()
-        total = dataset.count_rows()
-        chosen = np.random.default_rng(seed).choice(total, size=min(count, total), replace=False)
-        names = [self.id_column, column, *others]
+        names = list(dict.fromkeys([self.id_column, *vectors, *columns]))
         with store_errors(self.uri):
-            table = dataset.take(np.sort(chosen), columns=list(dict.fromkeys(names))).combine_chunks()
-        read: dict[str, Any] = {"ids": _one_chunk(table.column(self.id_column))}
-        for name in (column, *others):
-            values = _one_chunk(table.column(name))
-            is_vector = is_vector_type(values.type)
-            dimension = self._dimension(dataset, name) if is_vector else 0
-            read[name] = lance_parts.read_vectors(values, dimension, self.uri) if is_vector else values
-        return read
+            batch = dataset.take(_random_rows(dataset, count, seed, parts), columns=names).combine_chunks()
+        further = {name: _one_chunk(batch.column(name)) for name in columns}
+        ids, read = _one_chunk(batch.column(self.id_column)), []
+        for name in vectors:
+            column = _one_chunk(batch.column(name))
+            matrix, null = lance_parts.read_vectors(column, self._dimension(dataset, name), self.uri)
+            read.append(Rows(ids, matrix, null, further))
+        return tuple(read)
 
     def search(
         self,
         queries: FloatMatrix,
         k: int,
-        metric: Metric,
+        space: Space,
         *,
         column: str | None = None,
         columns: Sequence[str] = (),
         exact: bool = False,
     ) -> list[Hits]:
         dataset, name = self._open(), column or self.column
+        self._require_space(dataset, name, queries, space)
         with store_errors(self.uri):
-            return [self._nearest(dataset, name, query, k, metric, columns, exact) for query in queries]
+            return [self._nearest(dataset, name, query, k, space.metric, columns, exact) for query in queries]
+
+    def _require_space(self, dataset: Any, name: str, queries: FloatMatrix, space: Space) -> None:
+        """Compare queries only with vectors of their own space, as of the version that is searched."""
+        dimension = self._dimension(dataset, name)
+        if queries.ndim != 2 or queries.shape[1] != dimension:
+            raise DimensionMismatch(
+                f"{self.uri}: queries must be (n, {dimension}), got {queries.shape}; "
+                "embed them with the model that made the vectors"
+            )
+        recorded = recorded_space(dataset.schema, name)
+        if recorded is not None:
+            recorded.require_same(space, "queries")
 
     def _nearest(
         self,
@@ -187,6 +203,9 @@ class LanceDB(Store):
             )
         return table.take(order).select(list(columns))
 
+    def space(self) -> Space | None:
+        return recorded_space(self._open().schema, self.column)
+
     # --- writing ------------------------------------------------------------------------------
 
     def record_space(self, space: Space) -> None:
@@ -200,35 +219,28 @@ class LanceDB(Store):
         return self._missing(self._open(), staged, receipts)
 
     def _parts(self, dataset: Any, staged: Staged) -> list[Part]:
-        old, _ = self._names(dataset, staged)
-        field = dataset.lance_schema.field(old).id()
         return [
-            Part(
-                str(one.fragment_id), one.physical_rows - one.num_deletions, lance_parts.source_of(one, field)
-            )
+            Part(str(one.fragment_id), _live_rows(one), self._source(dataset, one, staged))
             for one in dataset.get_fragments()
         ]
 
-    def write_part(
-        self,
-        part: Part,
-        staged: Staged,
-        produce: Produce,
-        *,
-        columns: Sequence[str] = (),
-        rows: int = BATCH_ROWS,
-    ) -> Receipt:
+    def _source(self, dataset: Any, fragment: Any, staged: Staged) -> str:
+        names = (self._names(dataset, staged)[0], *staged.reads)
+        found = [field for name in names if (field := dataset.lance_schema.field(name))]
+        return lance_parts.source_of(fragment, *(field.id() for field in found))
+
+    def write_part(self, part: Part, staged: Staged, produce: Produce, *, rows: int = BATCH_ROWS) -> Receipt:
         dataset = self._open()
         old, new = self._names(dataset, staged)
         fragment = dataset.get_fragment(int(part.key))
         if fragment is None:
-            raise StoreError(f"{self.uri}: part {part.key} is gone: the table was compacted; run apply again")
+            raise PartGone(f"{self.uri}: part {part.key} is gone: the table was compacted; run apply again")
         dimensions = (self._dimension(dataset, old), staged.new.dimension)
         file = lance_parts.FragmentFile(fragment, dimensions, (old, new), self.id_column, self.uri)
-        source = lance_parts.source_of(fragment, dataset.lance_schema.field(old).id())
+        source = self._source(dataset, fragment, staged)
         path = self._part_path(staged, part.key, source)
         with store_errors(self.uri):
-            written = file.write(path, produce, columns, rows)
+            written = file.write(path, produce, staged.reads, rows)
         location = {"path": path.name, "bytes": written["bytes"]}
         return Receipt(part.key, source, written["rows"], written["nulls"], written["checksum"], location)
 
@@ -370,6 +382,14 @@ class LanceDB(Store):
         return self._place / ".crossfade"
 
     @property
+    def journal(self) -> Path:
+        return self.neighbourhood / f"{_file_name(self._table)}.{_file_name(self.column)}.sqlite"
+
+    def count_null(self, column: str) -> int:
+        with store_errors(self.uri):
+            return int(self._open().count_rows(f"`{column}` IS NULL"))
+
+    @property
     def id_column(self) -> str:
         """Column of the ids.
 
@@ -428,6 +448,23 @@ class LanceDB(Store):
         return all(os.access(folder, os.W_OK) for folder in folders if folder.exists())
 
 
+def _live_rows(fragment: Any) -> int:
+    return int(fragment.physical_rows - fragment.num_deletions)
+
+
+def _random_rows(dataset: Any, count: int, seed: int, parts: Collection[str]) -> NDArray[np.int64]:
+    """Positions of random rows of the fragments named in `parts`, in order."""
+    start, ranges = 0, [np.empty(0, dtype=np.int64)]
+    for one in dataset.get_fragments():
+        rows = _live_rows(one)
+        if str(one.fragment_id) in parts:
+            ranges.append(np.arange(start, start + rows))
+        start += rows
+    candidates = np.concatenate(ranges)
+    chosen = np.random.default_rng(seed).choice(len(candidates), min(count, len(candidates)), replace=False)
+    return candidates[np.sort(chosen)]
+
+
 def _with_vectors(metadata: dict[str, Any], field: int, receipt: Receipt | None) -> dict[str, Any] | None:
     """The fragment's metadata with its new vectors; None if they are not written."""
     if receipt is None:
@@ -457,3 +494,8 @@ def _space_metadata(space: Space) -> dict[str, str]:
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _file_name(name: str) -> str:
+    """A name as part of a file name, without dots, so that two parts stay apart."""
+    return quote(name, safe=" ").replace(".", "%2E")

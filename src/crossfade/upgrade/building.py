@@ -1,0 +1,92 @@
+"""Write the new vectors: part by part, resumable after every part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from crossfade.stores import Part, PartGone, Produce, Produced, Receipt, Rows, Store
+from crossfade.upgrade.checkpoints import Checkpoints
+from crossfade.upgrade.journal import Journal
+from crossfade.upgrade.plans import Plan
+from crossfade.upgrade.producing import Producer
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Builder:
+    """Writes what is pending and records a receipt for each part.
+
+    Attributes:
+        produce: makes the vectors of a batch.
+        embeds: whether that costs an encoder's time, so that batches are kept, too.
+        progress: called with rows done and rows in all.
+    """
+
+    store: Store
+    journal: Journal
+    plan: Plan
+    produce: Produce
+    embeds: bool
+    progress: Progress | None = None
+    _done: int = 0
+    _total: int = 0
+    _producer: Producer = field(init=False)
+    _make: Produce = field(init=False)
+    _checkpoints: Checkpoints | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._producer = Producer(
+            self.produce, self.plan.on_invalid, not self.embeds, self.plan.new.dimension, self.plan.store
+        )
+        self._make = self._producer
+        if self.embeds:
+            folder = self.store.neighbourhood / self.plan.id / "batches"
+            self._make = self._checkpoints = Checkpoints(self._producer, folder)
+
+    @property
+    def receipts(self) -> dict[str, Receipt]:
+        """What is on disk."""
+        return self.journal.receipts(self.plan.id)
+
+    def build(self) -> None:
+        """Write every part and make the vectors readable beside the old ones."""
+        pending = self.store.pending(self.plan.staging, self.receipts)
+        self._count(pending)
+        while True:
+            self.write(pending)
+            pending = self.store.publish(self.plan.staging, self.receipts)
+            if not pending:
+                return
+            self._count(pending)
+
+    def write(self, parts: list[Part]) -> None:
+        """Write these parts."""
+        for part in parts:
+            with suppress(PartGone):  # whoever asked for these parts asks again
+                self._write_part(part)
+
+    def _write_part(self, part: Part) -> None:
+        self._producer.skipped.clear()
+        if self._checkpoints:
+            self._checkpoints.begin(part)
+        receipt = self.store.write_part(part, self.plan.staging, self._advance, rows=self.plan.batch_rows)
+        self.journal.record(self.plan.id, receipt, self._producer.skipped)
+        if self._checkpoints:
+            self._checkpoints.finish()
+
+    def _advance(self, rows: Rows) -> Produced:
+        made: Produced = self._make(rows)
+        self._done += len(rows)
+        if self.progress:
+            self.progress(min(self._done, self._total), self._total)
+        return made
+
+    def _count(self, pending: list[Part]) -> None:
+        self._total = sum(part.rows for part in self.store.parts(self.plan.staging))
+        self._done = self._total - sum(part.rows for part in pending)
+        self.journal.set(self.plan.id, rows_total=self._total)
+        if self.progress:
+            self.progress(self._done, self._total)

@@ -1,0 +1,309 @@
+"""Make a plan: check everything that can be checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from crossfade.adapters import Adapter, load_adapter
+from crossfade.encoders.base import Encoder
+from crossfade.errors import (
+    DataError,
+    DuplicateIds,
+    InvalidVectors,
+    StoreError,
+    UnknownSpace,
+    UnreadableFile,
+    UsageError,
+)
+from crossfade.evaluation.result import Evaluation
+from crossfade.spaces import Space
+from crossfade.stores import Store, open_store
+from crossfade.upgrade import probing, quality
+from crossfade.upgrade.inspection import Scan, scan_problems, scan_store
+from crossfade.upgrade.plans import AdapterFile, Estimates, OnInvalid, Plan, require_choice
+from crossfade.upgrade.producing import Producer
+from crossfade.upgrade.quality import Choice
+from crossfade.upgrade.strategies import NAMES, Strategy
+from crossfade.upgrade.strategies import strategy as find_strategy
+from crossfade.vectors.metadata import settle_space
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the caller of `plan` wants, read and checked."""
+
+    store: Store
+    choice: Choice
+    evaluation: Evaluation | None
+    adapter: Adapter | str | Path | None
+    encoder: Encoder | None
+
+
+def plan(
+    store: str | Store,
+    *,
+    strategy: str | None = None,
+    evaluation: Evaluation | Mapping[str, Any] | None = None,
+    row: str = "",
+    adapter: Adapter | str | Path | None = None,
+    encoder: Encoder | None = None,
+    old: Space | str | None = None,
+    new: Space | None = None,
+    weight: float | None = None,
+    depth: int | None = None,
+    first_stage: str = "",
+    items: str = "",
+    encoders: Mapping[str, str] | None = None,
+    on_invalid: OnInvalid = "refuse",
+    changed_rows: float = 0.0,
+    force: str = "",
+) -> Plan:
+    """Plan an upgrade. Reads the whole gallery once and measures the speed; writes nothing that readers see.
+
+    Args:
+        store: address of the column of vectors, or an open store.
+        strategy: keep, query, interpolate, cascade, gallery or backfill; what the evaluation
+            recommends unless given.
+        evaluation: an `Evaluation`, or what its `to_dict` wrote.
+        row: key of the evaluation's row to carry out, instead of a strategy.
+        adapter: the map, saved in a directory or in memory (then it is saved beside the table);
+            taken from the evaluation's row if that holds it.
+        encoder: embeds raw items into the new space, to measure a backfill's speed; not kept.
+        old: space of the store's vectors, where none is recorded.
+        new: space of the new model; known from the adapter, the evaluation or the encoder.
+        weight: share of the new query, for interpolation.
+        depth, first_stage: candidates of a cascade, and what fetches them: query or interpolate.
+        items: column that holds the raw items.
+        encoders: what makes vectors, in words, by role: old, new, items.
+        on_invalid: NaN, infinite, zero or null vectors: refuse, or skip (listed, left null).
+        changed_rows: share of rows that may be added or removed until the plan is applied.
+        force: why a plan that makes search worse is to be carried out all the same.
+
+    Raises:
+        PlanRefused: the evaluation shows that search gets significantly worse.
+        UnknownSpace, SpaceError, UsageError: something is missing or does not fit.
+        InvalidVectors, DuplicateIds, StoreError: the store is not fit for an upgrade.
+    """
+    opened = open_store(store) if isinstance(store, str) else store
+    require_choice(on_invalid, ("refuse", "skip"), "on_invalid")
+    if not 0 <= changed_rows <= 1:
+        raise UsageError(f"changed_rows is a share of rows, from 0 to 1, got {changed_rows}")
+    measured = quality.as_evaluation(evaluation)
+    wanted = Choice(strategy or "", "", weight, depth, first_stage, row)
+    choice = _choose(wanted, measured)
+    request = _Request(opened, choice, measured, adapter, encoder)
+    map_, location = _adapter(request)
+    spaces = _spaces(request, map_, old, new)
+    draft = _draft(request, spaces, map_, on_invalid, changed_rows)
+    draft = replace(draft, items=items, encoders=dict(encoders or {}), forced=force)
+    return _checked(request, draft, map_, location)
+
+
+def _choose(wanted: Choice, evaluation: Evaluation | None) -> Choice:
+    if evaluation is None:
+        if wanted.row or not wanted.strategy:
+            raise UsageError(
+                "a plan needs a strategy, or an evaluation that recommends one; "
+                f"give --strategy {'|'.join(NAMES)} or --evaluation FILE"
+            )
+        find_strategy(wanted.strategy)
+        return wanted
+    if not wanted.strategy and not wanted.row:
+        advised = quality.recommended(evaluation)
+        wanted = replace(advised, weight=wanted.weight if wanted.weight is not None else advised.weight)
+    if wanted.row:
+        row = evaluation.tasks[0].row(wanted.row)
+        if wanted.strategy and wanted.strategy != row.strategy:
+            raise UsageError(
+                f"row {row.key!r} is strategy {row.strategy}, not {wanted.strategy}; give one of them"
+            )
+        wanted = replace(wanted, strategy="keep" if row.strategy == "naive" else row.strategy)
+        if row.strategy == "naive":
+            raise UsageError(f"row {row.key!r} only shows what a naive swap does; it cannot be planned")
+        return quality.completed(wanted, row)
+    find_strategy(wanted.strategy)
+    key = quality.find_row(evaluation, wanted)
+    return quality.completed(wanted, evaluation.tasks[0].row(key)) if key else wanted
+
+
+def _adapter(request: _Request) -> tuple[Adapter | None, str]:
+    """The adapter in memory, and where it is saved; empty if it is not yet."""
+    needed = find_strategy(request.choice.strategy).direction
+    if needed is None:
+        return None, ""
+    given = request.adapter
+    if given is None and request.evaluation is not None:
+        given = _from_evaluation(request.evaluation, request.choice)
+    if isinstance(given, (str, Path)):
+        return load_adapter(given), str(given)
+    return given, ""
+
+
+def _from_evaluation(evaluation: Evaluation, choice: Choice) -> Adapter | None:
+    found: Adapter | None = evaluation.adapters.get(choice.row)
+    if found is None and choice.method:
+        direction = find_strategy(choice.strategy).direction
+        prefix = "gallery" if direction == "forward" else "query"
+        found = evaluation.adapters.get(f"{prefix}:{choice.method}")
+    return found
+
+
+def _spaces(
+    request: _Request, adapter: Adapter | None, old: Space | str | None, new: Space | None
+) -> tuple[Space, Space]:
+    found = request.store.describe()
+    if not found.dimension:
+        raise StoreError(f"{found.uri}: no vectors to upgrade; the table has {found.rows} rows")
+    settled = settle_space(found.space, old, found.dimension, found.uri)
+    candidates = [new, *_spaces_of(adapter, request.choice.strategy)]
+    candidates += [request.evaluation.new] if request.evaluation else []
+    candidates += [request.encoder.space] if request.encoder else []
+    known = [one for one in candidates if one is not None]
+    if not known and request.choice.strategy != "keep":
+        raise UnknownSpace(
+            "nothing says what the new model is; name it with --new-space NAME (new= in Python)"
+        )
+    return settled, known[0] if known else settled
+
+
+def _spaces_of(adapter: Adapter | None, strategy: str) -> list[Space | None]:
+    if adapter is None:
+        return []
+    forward = find_strategy(strategy).direction == "forward"
+    return [adapter.target if forward else adapter.source]
+
+
+def _draft(
+    request: _Request,
+    spaces: tuple[Space, Space],
+    adapter: Adapter | None,
+    on_invalid: OnInvalid,
+    changed: float,
+) -> Plan:
+    choice, found = request.choice, request.store.describe()
+    chosen = find_strategy(choice.strategy)
+    interpolates = choice.strategy == "interpolate" or choice.first_stage == "interpolate"
+    cascades = choice.strategy == "cascade"
+    return Plan(
+        id=secrets.token_hex(4),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        strategy=choice.strategy,
+        store=request.store.uri,
+        found=found,
+        old=spaces[0],
+        new=spaces[1],
+        weight=choice.weight if interpolates else None,
+        depth=choice.depth if cascades else None,
+        first_stage=(choice.first_stage or "query") if cascades else "",
+        staged=f"{found.column}__next" if chosen.writes == "column" else "",
+        previous=f"{found.column}__previous" if chosen.writes == "column" else "",
+        on_invalid=on_invalid,
+        changed_rows=changed,
+        batch_rows=chosen.batch_rows,
+    )
+
+
+def _checked(request: _Request, draft: Plan, adapter: Adapter | None, location: str) -> Plan:
+    chosen = find_strategy(draft.strategy)
+    chosen.check(draft, adapter)
+    _require_usable(draft)
+    _require_change(draft)
+    draft = _with_quality(request, draft)
+    _check_names(draft, chosen)
+    scan = _scan(request.store, draft, chosen)
+    draft = replace(draft, invalid=dict(scan.faults))
+    draft = replace(draft, estimates=_estimate(request, draft, chosen, adapter))
+    draft = replace(draft, steps=chosen.steps(draft), way_back=chosen.way_back(draft))
+    return replace(draft, adapter=_file(request.store, draft, adapter, location)) if adapter else draft
+
+
+def _with_quality(request: _Request, draft: Plan) -> Plan:
+    if request.evaluation is None:
+        return draft
+    quality.require_spaces(request.evaluation, draft.old, draft.new)
+    found = quality.measured(request.evaluation, request.choice.row) if request.choice.row else ()
+    quality.refuse_worse(found, draft.strategy, draft.forced)
+    return replace(draft, quality=found, verdict=request.evaluation.verdict.sentence)
+
+
+def _check_names(draft: Plan, chosen: Strategy) -> None:
+    taken = [name for name in (draft.staged, draft.previous) if name in draft.found.payload]
+    if chosen.writes == "column" and taken:
+        raise UsageError(
+            f"{draft.store}: column {taken[0]!r} exists already, probably of an upgrade before; "
+            "finish that one first: crossfade retire --confirm"
+        )
+
+
+def _scan(store: Store, draft: Plan, chosen: Strategy) -> Scan:
+    """Pass over the gallery once, and refuse what no upgrade should start on."""
+    scan = scan_store(store)
+    for problem in scan_problems(scan):
+        if problem.kind == "duplicates":
+            raise DuplicateIds(f"{store.uri}: {problem}")
+        if problem.kind == "ids":
+            raise DataError(f"{store.uri}: {problem}")
+        if problem.kind == "invalid" and chosen.name == "gallery" and draft.on_invalid == "refuse":
+            raise InvalidVectors(f"{store.uri}: {problem}")
+    return scan
+
+
+def _require_usable(draft: Plan) -> None:
+    found = draft.found
+    if not found.rows:
+        raise StoreError(f"{draft.store}: the table has no rows; write some first")
+    if not found.id_column:
+        raise UsageError(
+            f"{draft.store}: no column 'id'; name the one that identifies rows: {draft.store}?id=NAME"
+        )
+    if not found.writable and draft.strategy != "keep":
+        raise StoreError(f"{draft.store}: this account may not write there; run as one that may")
+
+
+def _require_change(draft: Plan) -> None:
+    if draft.old == draft.new and draft.strategy != "keep":
+        raise UsageError(
+            f"{draft.store}: the old and the new space are the same, {draft.old}; nothing is to be upgraded: "
+            "give the new model's space with its revision if it has the same name"
+        )
+
+
+def _estimate(request: _Request, draft: Plan, chosen: Strategy, adapter: Adapter | None) -> Estimates:
+    if chosen.writes != "column" or (chosen.embeds and request.encoder is None):
+        return probing.estimate(request.store, draft, chosen, None)
+    made = chosen.producer(draft, adapter, request.encoder)
+    produce = Producer(made, "skip", not chosen.embeds, draft.new.dimension, draft.store)
+    return probing.estimate(request.store, draft, chosen, produce)
+
+
+def _file(store: Store, draft: Plan, adapter: Adapter, location: str) -> AdapterFile:
+    """Where the adapter is; one in memory is saved beside the table."""
+    if not location:
+        folder = store.neighbourhood / draft.id / "adapter"
+        adapter.save_pretrained(folder)
+        location = str(folder)
+    return AdapterFile(str(Path(location).absolute()), adapter.name, adapter_checksum(Path(location)))
+
+
+def adapter_checksum(directory: Path) -> str:
+    """SHA-256 over the files that make an adapter what it is.
+
+    Raises:
+        UnreadableFile: one is missing.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        try:
+            digest.update((directory / name).read_bytes())
+        except OSError as error:
+            raise UnreadableFile(
+                f"{directory / name}: cannot be read ({error.strerror}); the plan needs this adapter: "
+                "restore it, or plan again"
+            ) from None
+    return digest.hexdigest()

@@ -1,0 +1,208 @@
+"""A plan: what an upgrade will do, in a file that a person can read and review."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from crossfade.errors import UnreadableFile, UsageError
+from crossfade.spaces import Space
+from crossfade.stores import Description, Staged
+
+FORMAT = "crossfade-plan"
+VERSION = 1
+OnInvalid = Literal["refuse", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """The adapter that a plan uses: where it is, what it is, and the SHA-256 of its files."""
+
+    path: str
+    method: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What an evaluation measured for one task, on its primary metric.
+
+    Attributes:
+        task, ground_truth, metric: what was measured, against what.
+        row: key of the row in the evaluation.
+        value, low, high: with the 95 % interval over queries.
+        old: old/old on the same task.
+        difference: (value, low, high, p) of the paired difference to old/old.
+    """
+
+    task: str
+    ground_truth: str
+    metric: str
+    row: str
+    value: float
+    low: float
+    high: float
+    old: float
+    difference: tuple[float, float, float, float]
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether search is significantly worse than with the old model."""
+        return self.difference[2] < 0
+
+    def __str__(self) -> str:
+        change, low, high, _ = self.difference
+        return (
+            f"{self.metric} {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] against {self.old:.3f} today "
+            f"({change:+.3f} [{low:+.3f}, {high:+.3f}]; {self.task}, {self.ground_truth})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What the upgrade will cost: rows to write, seconds, bytes on disk, and how fast it was measured."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    rows_per_second: float = 0.0
+    bytes_needed: int = 0
+    bytes_free: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an upgrade will do. Made by `crossfade.upgrade.plan`; refused by `apply` when it no longer fits.
+
+    Attributes:
+        id: of the upgrade.
+        created: ISO 8601, UTC.
+        strategy: keep, query, interpolate, cascade, gallery or backfill.
+        store: address, without credentials.
+        found: the store as it was when the plan was made.
+        old, new: the two spaces.
+        adapter: the map that is used, if any.
+        weight, depth, first_stage: of the strategy, where it has them.
+        items: column that holds the raw items, for strategies that embed them.
+        encoders: what makes vectors, in words, by role: ``old``, ``new``, ``items``.
+        staged, previous: column of the new vectors until the switch, and of the old ones after it.
+        on_invalid: NaN, infinite, zero and null vectors: ``refuse``, or ``skip`` (listed, left null).
+        invalid: how many of each were found.
+        changed_rows: share of rows that may have been added or removed when the plan is applied.
+        batch_rows: rows that are mapped at a time; part of what makes the bytes reproducible.
+        quality: what was measured, per task; empty if nothing was.
+        verdict: sentence of the evaluation.
+        forced: why a plan that makes search worse is carried out all the same.
+        estimates: rows, time and disk.
+        steps: what will happen.
+        way_back: how to roll back.
+    """
+
+    id: str
+    created: str
+    strategy: str
+    store: str
+    found: Description
+    old: Space
+    new: Space
+    adapter: AdapterFile | None = None
+    weight: float | None = None
+    depth: int | None = None
+    first_stage: str = ""
+    items: str = ""
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    staged: str = ""
+    previous: str = ""
+    on_invalid: OnInvalid = "refuse"
+    invalid: Mapping[str, int] = field(default_factory=dict)
+    changed_rows: float = 0.0
+    batch_rows: int = 8192
+    quality: tuple[Quality, ...] = ()
+    verdict: str = ""
+    forced: str = ""
+    estimates: Estimates = field(default_factory=Estimates)
+    steps: tuple[str, ...] = ()
+    way_back: str = ""
+
+    @property
+    def staging(self) -> Staged:
+        """Where the new vectors go."""
+        reads = (self.items,) if self.items else ()
+        return Staged(self.staged, self.previous, self.old, self.new, self.id, reads)
+
+    def summary(self) -> list[tuple[str, str]]:
+        """The plan for people: label and value pairs."""
+        from crossfade.upgrade.wording import plan_summary
+
+        return plan_summary(self)
+
+    def to_json(self) -> str:
+        """Indented JSON; `from_json` reads it back."""
+        values = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        values["found"] = self.found.to_dict()
+        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "plan") -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            UnreadableFile: cut short, changed beyond recognition, or by a newer version.
+        """
+        try:
+            values = json.loads(text)
+            if values.pop("format") != FORMAT or values.pop("version") > VERSION:
+                raise ValueError("written by a newer version")
+            return cls(**_typed(values))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UnreadableFile(
+                f"{where}: not a plan that can be read ({error}); run crossfade plan again"
+            ) from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan, all or nothing."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.new")
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(self.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan from a file.
+
+        Raises:
+            UnreadableFile: missing, or no plan.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnreadableFile(f"{path}: cannot be read ({error}); make it with crossfade plan") from None
+        return cls.from_json(text, str(path))
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(values) - {one.name for one in fields(Plan)})
+    if unknown:
+        raise ValueError(f"unknown keys {unknown}")
+    read = {**values, "steps": tuple(values["steps"])}
+    read["found"] = Description.from_dict(values["found"])
+    read["old"], read["new"] = Space.from_dict(values["old"]), Space.from_dict(values["new"])
+    read["adapter"] = AdapterFile(**values["adapter"]) if values["adapter"] else None
+    read["quality"] = tuple(
+        Quality(**{**one, "difference": tuple(one["difference"])}) for one in values["quality"]
+    )
+    read["estimates"] = Estimates(**values["estimates"])
+    return read
+
+
+def require_choice(value: str, known: tuple[str, ...], what: str) -> None:
+    """Refuse a value that is not one of `known`."""
+    if value not in known:
+        raise UsageError(f"{what} {value!r} is not one of {', '.join(known)}")

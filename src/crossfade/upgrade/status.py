@@ -1,0 +1,83 @@
+"""Where an upgrade stands, read from the journal alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from crossfade.upgrade.journal import Journal, Transition
+from crossfade.upgrade.plans import Plan
+from crossfade.upgrade.states import NEXT, State
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where an upgrade stands.
+
+    Attributes:
+        id, store, strategy: of the plan.
+        state: see `State`.
+        rows_done, rows_total: rows whose new vectors are on disk, and all; 0 if nothing is written.
+        skipped: rows that were left without a new vector.
+        holder: the process at work (host, pid, action), if any.
+        history: transitions, oldest first.
+        remarks: what a person should know.
+        next: what to do next.
+    """
+
+    id: str
+    store: str
+    strategy: str
+    state: State
+    rows_done: int = 0
+    rows_total: int = 0
+    skipped: int = 0
+    holder: dict[str, Any] | None = None
+    history: tuple[Transition, ...] = ()
+    remarks: tuple[str, ...] = ()
+    next: str = ""
+
+    def summary(self) -> list[tuple[str, str]]:
+        """For people: label and value pairs."""
+        from crossfade.upgrade.wording import status_summary
+
+        return status_summary(self)
+
+    def log(self) -> list[tuple[str, str]]:
+        """The history for people: (state, when and why) pairs, oldest first."""
+        return [(one.target, " ".join(filter(None, (_when(one.at), one.note)))) for one in self.history]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        history = [
+            {"at": _when(one.at), "from": one.source, "to": one.target, "note": one.note}
+            for one in self.history
+        ]
+        plain = ("id", "store", "strategy", "rows_done", "rows_total", "skipped", "holder", "next")
+        values = {name: getattr(self, name) for name in plain}
+        return {**values, "state": self.state.value, "remarks": list(self.remarks), "history": history}
+
+
+def read_status(journal: Journal, plan: Plan) -> Status:
+    """Where the upgrade of `plan` stands; never waits for the process at work."""
+    receipts, state = journal.receipts(plan.id), journal.state(plan.id)
+    done = sum(receipt.rows for receipt in receipts.values())
+    keeps = plan.strategy == "keep"
+    return Status(
+        id=plan.id,
+        store=plan.store,
+        strategy=plan.strategy,
+        state=state,
+        rows_done=done,
+        rows_total=max(done, int(journal.fact(plan.id, "rows_total", plan.estimates.rows))),
+        skipped=len(journal.skipped(plan.id)),
+        holder=journal.holder(),
+        history=tuple(journal.history(plan.id)),
+        remarks=tuple(journal.fact(plan.id, "remarks", [])),
+        next="nothing: the plan keeps the old model" if keeps else NEXT[state],
+    )
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,537 @@
+"""One upgrade, from its plan to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from crossfade.adapters import Adapter
+from crossfade.encoders.base import Encoder
+from crossfade.errors import Interrupted, UpgradeError, VerificationFailed
+from crossfade.stores import Part, Receipt, Store, open_store
+from crossfade.upgrade import checking
+from crossfade.upgrade.building import Builder, Progress
+from crossfade.upgrade.journal import Entry, Journal
+from crossfade.upgrade.plans import Plan
+from crossfade.upgrade.states import APPLY, CUTOVER, RETIRE, ROLLBACK, VERIFY, State, Step, require
+from crossfade.upgrade.status import Status, read_status
+from crossfade.upgrade.strategies import strategy
+from crossfade.upgrade.verifying import Check, ColumnVerifier, Verification, samples_for, verify_untouched
+from crossfade.upgrade.wording import size
+
+RISK = 0.001
+"""Share of wrong rows that `verify` rules out where recomputing a row costs next to nothing."""
+EMBEDDED_SAMPLES = 200
+_BUSY = (State.TRANSFORMING, State.BUILT, State.VERIFIED, State.CUT_OVER)
+
+
+class Upgrade:
+    """One upgrade of one column of vectors. Every step may be killed and called again.
+
+    Make it with `create` or `open`.
+
+    Attributes:
+        plan: what it does.
+        store: what it is done to.
+    """
+
+    def __init__(self, store: Store, journal: Journal, plan: Plan, encoder: Encoder | None = None) -> None:
+        self.store, self.plan = store, plan
+        self._journal, self._encoder = journal, encoder
+        self._strategy = strategy(plan.strategy)
+
+    @classmethod
+    def create(
+        cls, plan: Plan | str | Path, *, store: str | Store | None = None, encoder: Encoder | None = None
+    ) -> Upgrade:
+        """Enter a plan into the journal of its store; the same plan again opens it.
+
+        Args:
+            plan: the plan, or its file.
+            store: address with credentials, where the plan's alone does not open the store.
+            encoder: embeds raw items, for a backfill.
+
+        Raises:
+            UpgradeError: another upgrade of this column is under way.
+            UnreadableFile: the file is no plan.
+            StoreError: the store cannot be opened.
+        """
+        made = plan if isinstance(plan, Plan) else Plan.load(plan)
+        opened = store if isinstance(store, Store) else open_store(store or made.store)
+        journal = Journal(opened.journal, create=True)
+        entries = journal.entries()
+        if not any(entry.id == made.id for entry in entries):
+            with journal.lease("create"):
+                for entry in entries:
+                    _make_room(journal, entry, made.store)
+                journal.add(made.id, made.to_json())
+        return cls(opened, journal, made, encoder)
+
+    @classmethod
+    def open(cls, store: str | Store, *, encoder: Encoder | None = None) -> Upgrade:
+        """The latest upgrade of the column at this address.
+
+        Raises:
+            StoreError: there is none.
+        """
+        opened = open_store(store) if isinstance(store, str) else store
+        journal = Journal(opened.journal)
+        entries = journal.entries()
+        if not entries:
+            raise UpgradeError(
+                f"{opened.uri}: no upgrade was begun; run crossfade plan, then crossfade apply"
+            )
+        return cls(opened, journal, Plan.from_json(entries[0].plan, str(opened.journal)), encoder)
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Where it stands; can be asked at any time, also while another process is at work."""
+        return read_status(self._journal, self.plan)
+
+    def apply(self, progress: Progress | None = None) -> Status:
+        """Do what the plan says, up to vectors that are built and not yet in use.
+
+        It resumes where it was interrupted; applying again what is built does no harm.
+
+        Args:
+            progress: called with rows done and rows in all.
+
+        Raises:
+            StoreChanged: the store or the adapter is not what the plan was made for.
+            UpgradeLocked: another process is at work.
+            OutOfSpace: the disk is full, or would be; what is written is kept.
+            InvalidVectors: rows that cannot be given a new vector.
+            Interrupted: Ctrl-C; what is written is kept.
+        """
+        if self._strategy.name == "keep":
+            raise UpgradeError(f"upgrade {self.plan.id} keeps the old model; there is nothing to apply")
+        with self._step(APPLY) as state:
+            adapter = checking.open_adapter(self.plan)
+            self._check_store(state)
+            if state in (State.BUILT, State.VERIFIED) and not self._pending():
+                return self.status()
+            try:
+                self._transform(state, adapter, progress)
+            except KeyboardInterrupt:
+                raise self._interrupted() from None
+        return self.status()
+
+    def verify(self, samples: int | None = None) -> Verification:
+        """Check what was written: counts, ids, checksums, recomputed rows, searches.
+
+        Args:
+            samples: rows to recompute; enough to rule out a thousandth of wrong rows unless given.
+
+        Raises:
+            VerificationFailed: what is wrong; cutover stays closed.
+        """
+        with self._step(VERIFY):
+            started = time.perf_counter()
+            adapter = checking.open_adapter(self.plan)
+            checks = self._checks(adapter, samples)
+            found = Verification(tuple(checks), time.perf_counter() - started)
+            if not found.passed:
+                self._journal.move(self.plan.id, State.BUILT, verification=found.to_dict(), verified=False)
+                failed = next(check for check in checks if not check.passed)
+                raise VerificationFailed(
+                    f"{self.store.uri}: {failed.name}: {failed.detail}; nothing was switched: "
+                    "run crossfade apply again, which writes what is missing, or crossfade rollback"
+                )
+            self._journal.move(self.plan.id, State.VERIFIED, verification=found.to_dict(), verified=True)
+        return found
+
+    def cutover(self, progress: Progress | None = None) -> Status:
+        """Catch up with rows that others wrote, then put the new vectors in use, at once for all readers.
+
+        Raises:
+            IllegalTransition: it is not verified.
+        """
+        with self._step(CUTOVER) as state:
+            if state is State.ROLLED_BACK and not self._journal.fact(self.plan.id, "verified", False):
+                raise UpgradeError(
+                    f"upgrade {self.plan.id} was rolled back before it was verified; "
+                    "run crossfade apply and crossfade verify first"
+                )
+            note = self._switch(progress) if self._writes_column else ""
+            self._journal.move(self.plan.id, State.CUT_OVER, note, remarks=[], served=True)
+        return self.status()
+
+    def rollback(self) -> Status:
+        """Put the old vectors back in use, at once for all readers; the new ones are kept."""
+        with self._step(ROLLBACK) as state:
+            remarks = self._switch_back() if self._writes_column and state is State.CUT_OVER else []
+            self._journal.move(self.plan.id, State.ROLLED_BACK, remarks=remarks, served=False)
+        return self.status()
+
+    def retire(self, confirm: bool = False) -> Status:
+        """End the upgrade: delete the vectors that are not in use, the old ones after a cutover.
+
+        Raises:
+            UpgradeError: without `confirm`; it says what would be deleted.
+        """
+        with self._step(RETIRE) as state:
+            if not confirm:
+                raise UpgradeError(
+                    f"retire {self._would_delete(state)}, and there is no way back; "
+                    "say so with --confirm (confirm=True)"
+                )
+            if self._writes_column:
+                drop = self.store.drop_old if state is State.CUT_OVER else self.store.drop_new
+                drop(self.plan.staging)
+            self._journal.move(self.plan.id, State.RETIRED)
+        return self.status()
+
+    # --- what the steps are made of -------------------------------------------------------------
+
+    @contextmanager
+    def _step(self, step: Step) -> Iterator[State]:
+        """Be the only writer, from a state that the step may start from."""
+        with self._journal.lease(step.name):
+            state = self._settled()
+            require(step, state, self.plan.id)
+            yield state
+
+    def _settled(self) -> State:
+        """The state, after a switch that a crash kept from being recorded."""
+        state = self._journal.state(self.plan.id)
+        if not self._writes_column or state in (State.PLANNED, State.RETIRED):
+            return state
+        switched, move = self.store.switched(self.plan.staging), self._journal.move
+        if switched and state in (State.VERIFIED, State.ROLLED_BACK):
+            move(self.plan.id, State.CUT_OVER, "found switched after an interruption", served=True)
+        elif not switched and state is State.CUT_OVER and self.store.space() == self.plan.new:
+            move(self.plan.id, State.RETIRED, "found without old vectors after an interruption")
+        elif not switched and state is State.CUT_OVER:
+            move(self.plan.id, State.ROLLED_BACK, "found switched back after an interruption", served=False)
+        return self._journal.state(self.plan.id)
+
+    def _check_store(self, state: State) -> None:
+        begun = state is not State.PLANNED
+        checking.require_unchanged(self.plan, self.store.describe(), begun=begun)
+        if self._writes_column:
+            pending = sum(part.rows for part in self._pending())
+            checking.require_space(self.plan, self.store, pending)
+
+    def _transform(self, state: State, adapter: Adapter | None, progress: Progress | None) -> None:
+        resumed = "resumed" if state is State.TRANSFORMING else ""
+        produce = None
+        if self._writes_column:
+            produce = self._builder(adapter, progress)
+        self._journal.move(self.plan.id, State.TRANSFORMING, resumed, verified=False)
+        if produce is not None:
+            produce.build()
+            self._index()
+        self._journal.move(self.plan.id, State.BUILT)
+
+    def _index(self) -> None:
+        like = self.store.describe().index
+        if like is not None and not self._journal.fact(self.plan.id, "indexed", False):
+            self.store.build_index(self.plan.staging, like)
+            self._journal.set(self.plan.id, indexed=True)
+
+    def _builder(self, adapter: Adapter | None, progress: Progress | None) -> Builder:
+        produce = self._strategy.producer(self.plan, adapter, self._encoder)
+        return Builder(self.store, self._journal, self.plan, produce, self._strategy.embeds, progress)
+
+    def _checks(self, adapter: Adapter | None, samples: int | None) -> list[Check]:
+        if not self._writes_column:
+            return verify_untouched(self.store, self.plan)
+        embeds = self._strategy.embeds
+        produce = None
+        if not embeds or self._encoder is not None:
+            produce = self._strategy.producer(self.plan, adapter, self._encoder)
+        count = samples or (EMBEDDED_SAMPLES if embeds else samples_for(RISK))
+        return ColumnVerifier(self.store, self.plan, self._receipts, produce, count).checks()
+
+    def _switch(self, progress: Progress | None) -> str:
+        late = 0
+        while pending := self.store.switch(self.plan.staging, self._receipts):
+            builder = self._builder(checking.open_adapter(self.plan), progress)
+            builder.write(pending)
+            late += sum(part.rows for part in pending)
+        return f"caught up with {late} rows in parts written meanwhile" if late else ""
+
+    def _switch_back(self) -> list[str]:
+        for part in self._pending():
+            written = Receipt(part.key, part.source, part.rows, 0, "", {})
+            self._journal.record(self.plan.id, written)
+        self.store.switch_back(self.plan.staging)
+        missing = self.store.count_null(self.store.column)
+        if not missing:
+            return []
+        return [
+            f"{missing} rows have no old vector, since they were written while the new ones were in use: "
+            f"search does not find them until they are embedded with {self.plan.old.model}"
+        ]
+
+    def _would_delete(self, state: State) -> str:
+        if not self._writes_column:
+            return "ends the upgrade and deletes nothing" + " (kept vectors stay)" * (
+                self._strategy.writes == "cache"
+            )
+        old = state is State.CUT_OVER
+        space = self.plan.old if old else self.plan.new
+        bytes_ = self.store.describe().rows * space.dimension * 4
+        return f"deletes the {'old' if old else 'new'} vectors ({space}, about {size(bytes_)})"
+
+    def _interrupted(self) -> Interrupted:
+        status = self.status()
+        return Interrupted(
+            f"interrupted after {status.rows_done:,} of {status.rows_total:,} rows; they are kept and "
+            "nothing was switched: run the same command again to go on"
+        )
+
+    def _pending(self) -> list[Part]:
+        return self.store.pending(self.plan.staging, self._receipts) if self._writes_column else []
+
+    @property
+    def _receipts(self) -> dict[str, Receipt]:
+        return self._journal.receipts(self.plan.id)
+
+    @property
+    def _writes_column(self) -> bool:
+        return self._strategy.writes == "column"
+
+
+def _make_room(journal: Journal, entry: Entry, store: str) -> None:
+    """A plan that was never begun gives way; vectors beside the old ones must be dealt with first."""
+    if entry.state is State.PLANNED:
+        journal.remove(entry.id)
+        return
+    left_nothing = strategy(Plan.from_json(entry.plan).strategy).writes != "column"
+    if entry.state is State.RETIRED or (entry.state is State.ROLLED_BACK and left_nothing):
+        return
+    raise UpgradeError(
+        f"{store}: upgrade {entry.id} is {entry.state}; end it first: crossfade retire --confirm "
+        "(after crossfade rollback, if its vectors are not to stay)"
+    )
+
+
+def apply(self, progress: Progress | None = None) -> Status:
+        """Do what the plan says, up to vectors that are built and not yet in use.
+
+        It resumes where it was interrupted; applying again what is built does no harm.
+
+        Args:
+            progress: called with rows done and rows in all.
+
+        Raises:
+            StoreChanged: the store or the adapter is not what the plan was made for.
+            UpgradeLocked: another process is at work.
+            OutOfSpace: the disk is full, or would be; what is written is kept.
+            InvalidVectors: rows that cannot be given a new vector.
+            Interrupted: Ctrl-C; what is written is kept.
+        """
+        if self._strategy.name == "keep":
+            raise UpgradeError(f"upgrade {self.plan.id} keeps the old model; there is nothing to apply")
+        with self._step(APPLY) as state:
+            adapter = checking.open_adapter(self.plan)
+            self._check_store(state)
+            if state in (State.BUILT, State.VERIFIED) and not self._pending():
+                return self.status()
+            try:
+                self._transform(state, adapter, progress)
+            except KeyboardInterrupt:
+                raise self._interrupted() from None
+        return self.status()
+
+    def verify(self, samples: int | None = None) -> Verification:
+        """Check what was written: counts, ids, checksums, recomputed rows, searches.
+
+        Args:
+            samples: rows to recompute; enough to rule out a thousandth of wrong rows unless given.
+
+        Raises:
+            VerificationFailed: what is wrong; cutover stays closed.
+        """
+        with self._step(VERIFY):
+            started = time.perf_counter()
+            adapter = checking.open_adapter(self.plan)
+            checks = self._checks(adapter, samples)
+            found = Verification(tuple(checks), time.perf_counter() - started)
+            if not found.passed:
+                self._journal.move(self.plan.id, State.BUILT, verification=found.to_dict(), verified=False)
+                failed = next(check for check in checks if not check.passed)
+                raise VerificationFailed(
+                    f"{self.store.uri}: {failed.name}: {failed.detail}; nothing was switched: "
+                    "run crossfade apply again, which writes what is missing, or crossfade rollback"
+                )
+            self._journal.move(self.plan.id, State.VERIFIED, verification=found.to_dict(), verified=True)
+        return found
+
+    def cutover(self, progress: Progress | None = None) -> Status:
+        """Catch up with rows that others wrote, then put the new vectors in use, at once for all readers.
+
+        Raises:
+            IllegalTransition: it is not verified.
+        """
+        with self._step(CUTOVER) as state:
+            if state is State.ROLLED_BACK and not self._journal.fact(self.plan.id, "verified", False):
+                raise UpgradeError(
+                    f"upgrade {self.plan.id} was rolled back before it was verified; "
+                    "run crossfade apply and crossfade verify first"
+                )
+            note = self._switch(progress) if self._writes_column else ""
+            self._journal.move(self.plan.id, State.CUT_OVER, note, remarks=[], served=True)
+        return self.status()
+
+    def rollback(self) -> Status:
+        """Put the old vectors back in use, at once for all readers; the new ones are kept."""
+        with self._step(ROLLBACK) as state:
+            remarks = self._switch_back() if self._writes_column and state is State.CUT_OVER else []
+            self._journal.move(self.plan.id, State.ROLLED_BACK, remarks=remarks, served=False)
+        return self.status()
+
+    def retire(self, confirm: bool = False) -> Status:
+        """End the upgrade: delete the vectors that are not in use, the old ones after a cutover.
+
+        Raises:
+            UpgradeError: without `confirm`; it says what would be deleted.
+        """
+        with self._step(RETIRE) as state:
+            if not confirm:
+                raise UpgradeError(
+                    f"retire {self._would_delete(state)}, and there is no way back; "
+                    "say so with --confirm (confirm=True)"
+                )
+            if self._writes_column:
+                drop = self.store.drop_old if state is State.CUT_OVER else self.store.drop_new
+                drop(self.plan.staging)
+            self._journal.move(self.plan.id, State.RETIRED)
+        return self.status()
+
+    # --- what the steps are made of -------------------------------------------------------------
+
+    @contextmanager
+    def _step(self, step: Step) -> Iterator[State]:
+        """Be the only writer, from a state that the step may start from."""
+        with self._journal.lease(step.name):
+            state = self._settled()
+            require(step, state, self.plan.id)
+            yield state
+
+    def _settled(self) -> State:
+        """The state, after a switch that a crash kept from being recorded."""
+        state = self._journal.state(self.plan.id)
+        if not self._writes_column or state in (State.PLANNED, State.RETIRED):
+            return state
+        switched, move = self.store.switched(self.plan.staging), self._journal.move
+        if switched and state in (State.VERIFIED, State.ROLLED_BACK):
+            move(self.plan.id, State.CUT_OVER, "found switched after an interruption", served=True)
+        elif not switched and state is State.CUT_OVER and self.store.space() == self.plan.new:
+            move(self.plan.id, State.RETIRED, "found without old vectors after an interruption")
+        elif not switched and state is State.CUT_OVER:
+            move(self.plan.id, State.ROLLED_BACK, "found switched back after an interruption", served=False)
+        return self._journal.state(self.plan.id)
+
+    def _check_store(self, state: State) -> None:
+        begun = state is not State.PLANNED
+        checking.require_unchanged(self.plan, self.store.describe(), begun=begun)
+        if self._writes_column:
+            pending = sum(part.rows for part in self._pending())
+            checking.require_space(self.plan, self.store, pending)
+
+    def _transform(self, state: State, adapter: Adapter | None, progress: Progress | None) -> None:
+        resumed = "resumed" if state is State.TRANSFORMING else ""
+        produce = None
+        if self._writes_column:
+            produce = self._builder(adapter, progress)
+        self._journal.move(self.plan.id, State.TRANSFORMING, resumed, verified=False)
+        if produce is not None:
+            produce.build()
+            self._index()
+        self._journal.move(self.plan.id, State.BUILT)
+
+    def _index(self) -> None:
+        like = self.store.describe().index
+        if like is not None and not self._journal.fact(self.plan.id, "indexed", False):
+            self.store.build_index(self.plan.staging, like)
+            self._journal.set(self.plan.id, indexed=True)
+
+    def _builder(self, adapter: Adapter | None, progress: Progress | None) -> Builder:
+        produce = self._strategy.producer(self.plan, adapter, self._encoder)
+        return Builder(self.store, self._journal, self.plan, produce, self._strategy.embeds, progress)
+
+    def _checks(self, adapter: Adapter | None, samples: int | None) -> list[Check]:
+        if not self._writes_column:
+            return verify_untouched(self.store, self.plan)
+        embeds = self._strategy.embeds
+        produce = None
+        if not embeds or self._encoder is not None:
+            produce = self._strategy.producer(self.plan, adapter, self._encoder)
+        count = samples or (EMBEDDED_SAMPLES if embeds else samples_for(RISK))
+        return ColumnVerifier(self.store, self.plan, self._receipts, produce, count).checks()
+
+    def _switch(self, progress: Progress | None) -> str:
+        late = 0
+        while pending := self.store.switch(self.plan.staging, self._receipts):
+            builder = self._builder(checking.open_adapter(self.plan), progress)
+            builder.write(pending)
+            late += sum(part.rows for part in pending)
+        return f"caught up with {late} rows in parts written meanwhile" if late else ""
+
+    def _switch_back(self) -> list[str]:
+        for part in self._pending():
+            written = Receipt(part.key, part.source, part.rows, 0, "", {})
+            self._journal.record(self.plan.id, written)
+        self.store.switch_back(self.plan.staging)
+        missing = self.store.count_null(self.store.column)
+        if not missing:
+            return []
+        return [
+            f"{missing} rows have no old vector, since they were written while the new ones were in use: "
+            f"search does not find them until they are embedded with {self.plan.old.model}"
+        ]
+
+    def _would_delete(self, state: State) -> str:
+        if not self._writes_column:
+            return "ends the upgrade and deletes nothing" + " (kept vectors stay)" * (
+                self._strategy.writes == "cache"
+            )
+        old = state is State.CUT_OVER
+        space = self.plan.old if old else self.plan.new
+        bytes_ = self.store.describe().rows * space.dimension * 4
+        return f"deletes the {'old' if old else 'new'} vectors ({space}, about {size(bytes_)})"
+
+    def _interrupted(self) -> Interrupted:
+        status = self.status()
+        return Interrupted(
+            f"interrupted after {status.rows_done:,} of {status.rows_total:,} rows; they are kept and "
+            "nothing was switched: run the same command again to go on"
+        )
+
+    def _pending(self) -> list[Part]:
+        return self.store.pending(self.plan.staging, self._receipts) if self._writes_column else []
+
+    @property
+    def _receipts(self) -> dict[str, Receipt]:
+        return self._journal.receipts(self.plan.id)
+
+    @property
+    def _writes_column(self) -> bool:
+        return self._strategy.writes == "column"
+
+
+def _make_room(journal: Journal, upgrade: str, state: State, plan: Plan) -> None:
+    """A plan that was never begun gives way; one that was must be ended first."""
+    if state is State.PLANNED:
+        journal.remove(upgrade)
+    elif state is State.ROLLED_BACK and strategy(plan.strategy).writes != "column":
+        return
+    elif state is not State.RETIRED:
+        raise UpgradeError(
+            f"{plan.store}: upgrade {upgrade} is {state}; end it first: crossfade retire --confirm "
+            "(after crossfade rollback, if its vectors are not to stay)"
+        )
+
+
+def apply(
+    plan: Plan | str | Path, *, encoder: Encoder | None = None, progress: Progress | None = None
+) -> Upgrade:
+    """Apply a plan, up to vectors that are built and not yet in use; see `Upgrade.apply`."""
+    upgrade = Upgrade.create(plan, encoder=encoder)
+    upgrade.apply(progress)
+    return upgrade
