@@ -1,0 +1,1 @@
+"""Items to embed: generated scenes, labelled images, image-text pairs, judged text."""
