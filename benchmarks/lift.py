@@ -52,7 +52,7 @@ def matrix(seed: int) -> np.ndarray:
 
 
 def bare_batches(source: Path, weights: np.ndarray) -> Iterator[pa.RecordBatch]:
-    for batch in pq.ParquetFile(source).iter_batches(ROWS_PER_BATCH):
+    for batch in pq.ParquetFile(source, pre_buffer=False).iter_batches(ROWS_PER_BATCH):
         vectors = batch.column("vector").flatten().to_numpy().reshape(-1, D_OLD)
         values = pa.array((vectors @ weights).reshape(-1))
         lifted = pa.FixedSizeListArray.from_arrays(values, D_NEW)
@@ -115,10 +115,10 @@ def child(kind: str, who: str, source: Path, out: Path, seed: int) -> None:
         import lance  # noqa: F401 - importing is not what is measured
     import crossfade.vectors  # noqa: F401
 
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     RUNS[kind][who](source, out, weights)
-    seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak_memory()}))
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak_memory()}))
 
 
 def measure(kind: str, who: str, source: Path, folder: Path, seed: int) -> dict[str, Any]:
@@ -127,9 +127,9 @@ def measure(kind: str, who: str, source: Path, folder: Path, seed: int) -> dict[
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     shutil.rmtree(out) if out.is_dir() else out.unlink()
     result: dict[str, Any] = json.loads(done.stdout)
-    print(
-        f"{kind:8} {who:10} {result['seconds']:7.2f} s  {result['peak_bytes'] / 1e6:6.0f} MB", file=sys.stderr
-    )
+    peak = result["peak_bytes"] / 1e6
+    times = f"{result['seconds']:7.2f} s {result['cpu_seconds']:7.2f} s of processor"
+    print(f"{kind:8} {who:10} {times} {peak:6.0f} MB", file=sys.stderr)
     return result
 
 
@@ -145,6 +145,7 @@ def compare(kind: str, source: Path, folder: Path, repeats: int, seed: int, rows
         "seconds": seconds,
         "rows_per_second": {who: rows / statistics.median(values) for who, values in seconds.items()},
         "peak_bytes": {who: max(run["peak_bytes"] for run in runs[who]) for who in runs},
+        "cpu_seconds": {who: statistics.median(run["cpu_seconds"] for run in runs[who]) for who in runs},
         "ratios": ratios,
         "ratio": statistics.median(ratios),
     }
@@ -165,14 +166,16 @@ def table(report: dict[str, Any]) -> str:
         f"{report['environment']}",
         "",
         "| output | Crossfade rows/s | bare loop rows/s | Crossfade / bare, median (min to max) | "
-        "Crossfade peak memory | bare loop peak memory |",
-        "|---|---|---|---|---|---|",
+        "Crossfade CPU s | bare loop CPU s | Crossfade peak memory | bare loop peak memory |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in report["results"]:
         speed, peak, ratios = one["rows_per_second"], one["peak_bytes"], one["ratios"]
+        cpu = one["cpu_seconds"]
         lines.append(
             f"| {one['output']} | {speed['crossfade']:,.0f} | {speed['bare']:,.0f} "
             f"| {one['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "
+            f"| {cpu['crossfade']:.1f} | {cpu['bare']:.1f} "
             f"| {peak['crossfade'] / 1e6:,.0f} MB | {peak['bare'] / 1e6:,.0f} MB |"
         )
     lines += ["", "Crossfade checks every vector and id, and waits until its output is on the disk; "]
@@ -182,9 +185,7 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the vectors; emptied of them after"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the generated vectors")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)

@@ -112,6 +112,7 @@ def _index(new: VectorSource) -> IdIndex:
 def _require_all(index: IdIndex, old: VectorSource, new: VectorSource) -> None:
     seen = np.zeros(len(index), dtype=np.int64)
     for ids in old.ids_in_batches():
+        _require_same_type(ids, index, old, new)
         rows = index.rows(ids)
         np.add.at(seen, rows[rows >= 0], 1)
     missing, repeated = np.flatnonzero(seen == 0), np.flatnonzero(seen > 1)
@@ -124,6 +125,14 @@ def _require_all(index: IdIndex, old: VectorSource, new: VectorSource) -> None:
         raise DuplicateIds(
             f"{old.name}: {len(repeated)} ids occur more than once; first ids: {_ids_at(index, repeated)}; "
             "keep one row of each"
+        )
+
+
+def _require_same_type(ids: pa.Array, index: IdIndex, old: VectorSource, new: VectorSource) -> None:
+    if len(index) and ids.type != index.ids.type:
+        raise IdMismatch(
+            f"{old.name} has ids of type {ids.type}, {new.name} of type {index.ids.type}; "
+            "they cannot be matched, cast one of the columns"
         )
 
 

@@ -136,7 +136,7 @@ class NpzSource(NumpySource):
     ) -> None:
         self.path = Path(path)
         self.name = str(path)
-        with reading(self.name), np.load(self.path, allow_pickle=False) as archive:
+        with reading(self.name), self._archive() as archive:
             names = tuple(archive.files)
             self._array = self._choose(names, vector_column, ("vectors", "vector"), "vectors")
             self._ids = self._read_ids(archive, names, id_column)
@@ -160,6 +160,12 @@ class NpzSource(NumpySource):
         return _to_ids(archive[self._choose(names, chosen, ("ids", "id"), "ids")], self.name)
 
     @contextmanager
+    def _archive(self) -> Iterator[Any]:
+        # np.load leaves a file open that it opened itself and could not read.
+        with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            yield archive
+
+    @contextmanager
     def _member(self) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{self._array}.npy") as member:
             yield member
@@ -177,7 +183,7 @@ class NpzSource(NumpySource):
                 yield to_float32(np.frombuffer(raw, self._dtype).reshape(height, dimension))
 
     def _sliced(self, rows: int) -> Iterator[FloatMatrix]:
-        with reading(self.name), np.load(self.path, allow_pickle=False) as archive:
+        with reading(self.name), self._archive() as archive:
             matrix = archive[self._array]
         for start in range(0, len(matrix), rows):
             yield to_float32(matrix[start : start + rows])
