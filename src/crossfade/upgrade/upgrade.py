@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crossfade.adapters import Adapter
-from crossfade.encoders.base import Encoder
+from crossfade.encoders import Encoder, open_encoder
 from crossfade.errors import Interrupted, UpgradeError, VerificationFailed
-from crossfade.stores import Part, Receipt, Store, open_store
+from crossfade.stores import Part, Produce, Receipt, Store, open_store
 from crossfade.upgrade import checking
 from crossfade.upgrade.building import Builder, Progress
 from crossfade.upgrade.journal import Entry, Journal
@@ -37,21 +37,18 @@ class Upgrade:
         store: what it is done to.
     """
 
-    def __init__(self, store: Store, journal: Journal, plan: Plan, encoder: Encoder | None = None) -> None:
+    def __init__(self, store: Store, journal: Journal, plan: Plan) -> None:
         self.store, self.plan = store, plan
-        self._journal, self._encoder = journal, encoder
+        self._journal = journal
         self._strategy = strategy(plan.strategy)
 
     @classmethod
-    def create(
-        cls, plan: Plan | str | Path, *, store: str | Store | None = None, encoder: Encoder | None = None
-    ) -> Upgrade:
+    def create(cls, plan: Plan | str | Path, *, store: str | Store | None = None) -> Upgrade:
         """Enter a plan into the journal of its store; the same plan again opens it.
 
         Args:
             plan: the plan, or its file.
             store: address with credentials, where the plan's alone does not open the store.
-            encoder: embeds raw items, for a backfill.
 
         Raises:
             UpgradeError: another upgrade of this column is under way.
@@ -67,10 +64,10 @@ class Upgrade:
                 for entry in entries:
                     _make_room(journal, entry, made.store)
                 journal.add(made.id, made.to_json())
-        return cls(opened, journal, made, encoder)
+        return cls(opened, journal, made)
 
     @classmethod
-    def open(cls, store: str | Store, *, encoder: Encoder | None = None) -> Upgrade:
+    def open(cls, store: str | Store) -> Upgrade:
         """The latest upgrade of the column at this address.
 
         Raises:
@@ -83,7 +80,7 @@ class Upgrade:
             raise UpgradeError(
                 f"{opened.uri}: no upgrade was begun; run crossfade plan, then crossfade apply"
             )
-        return cls(opened, journal, Plan.from_json(entries[0].plan, str(opened.journal)), encoder)
+        return cls(opened, journal, Plan.from_json(entries[0].plan, str(opened.journal)))
 
     # --- steps --------------------------------------------------------------------------------
 
@@ -91,13 +88,14 @@ class Upgrade:
         """Where it stands; can be asked at any time, also while another process is at work."""
         return read_status(self._journal, self.plan)
 
-    def apply(self, progress: Progress | None = None) -> Status:
+    def apply(self, progress: Progress | None = None, *, encoder: Encoder | None = None) -> Status:
         """Do what the plan says, up to vectors that are built and not yet in use.
 
         It resumes where it was interrupted; applying again what is built does no harm.
 
         Args:
             progress: called with rows done and rows in all.
+            encoder: embeds raw items, for a backfill; the plan's own unless given.
 
         Raises:
             StoreChanged: the store or the adapter is not what the plan was made for.
@@ -114,24 +112,24 @@ class Upgrade:
             if state in (State.BUILT, State.VERIFIED) and not self._pending():
                 return self.status()
             try:
-                self._transform(state, adapter, progress)
+                self._transform(state, self._maker(adapter, encoder), progress)
             except KeyboardInterrupt:
                 raise self._interrupted() from None
         return self.status()
 
-    def verify(self, samples: int | None = None) -> Verification:
+    def verify(self, samples: int | None = None, *, encoder: Encoder | None = None) -> Verification:
         """Check what was written: counts, ids, checksums, recomputed rows, searches.
 
         Args:
             samples: rows to recompute; enough to rule out a thousandth of wrong rows unless given.
+            encoder: embeds raw items, for a backfill; the plan's own unless given.
 
         Raises:
             VerificationFailed: what is wrong; cutover stays closed.
         """
         with self._step(VERIFY):
             started = time.perf_counter()
-            adapter = checking.open_adapter(self.plan)
-            checks = self._checks(adapter, samples)
+            checks = self._checks(checking.open_adapter(self.plan), encoder, samples)
             found = Verification(tuple(checks), time.perf_counter() - started)
             if not found.passed:
                 self._journal.move(self.plan.id, State.BUILT, verification=found.to_dict(), verified=False)
@@ -143,8 +141,11 @@ class Upgrade:
             self._journal.move(self.plan.id, State.VERIFIED, verification=found.to_dict(), verified=True)
         return found
 
-    def cutover(self, progress: Progress | None = None) -> Status:
+    def cutover(self, progress: Progress | None = None, *, encoder: Encoder | None = None) -> Status:
         """Catch up with rows that others wrote, then put the new vectors in use, at once for all readers.
+
+        Args:
+            progress, encoder: as for `apply`, for the rows that are caught up with.
 
         Raises:
             IllegalTransition: it is not verified.
@@ -155,7 +156,7 @@ class Upgrade:
                     f"upgrade {self.plan.id} was rolled back before it was verified; "
                     "run crossfade apply and crossfade verify first"
                 )
-            note = self._switch(progress) if self._writes_column else ""
+            note = self._switch(progress, encoder) if self._writes_column else ""
             self._journal.move(self.plan.id, State.CUT_OVER, note, remarks=[], served=True)
         return self.status()
 
@@ -215,14 +216,11 @@ class Upgrade:
             pending = sum(part.rows for part in self._pending())
             checking.require_space(self.plan, self.store, pending)
 
-    def _transform(self, state: State, adapter: Adapter | None, progress: Progress | None) -> None:
+    def _transform(self, state: State, produce: Produce | None, progress: Progress | None) -> None:
         resumed = "resumed" if state is State.TRANSFORMING else ""
-        produce = None
-        if self._writes_column:
-            produce = self._builder(adapter, progress)
         self._journal.move(self.plan.id, State.TRANSFORMING, resumed, verified=False)
         if produce is not None:
-            produce.build()
+            self._builder(produce, progress).build()
             self._index()
         self._journal.move(self.plan.id, State.BUILT)
 
@@ -232,25 +230,34 @@ class Upgrade:
             self.store.build_index(self.plan.staging, like)
             self._journal.set(self.plan.id, indexed=True)
 
-    def _builder(self, adapter: Adapter | None, progress: Progress | None) -> Builder:
-        produce = self._strategy.producer(self.plan, adapter, self._encoder)
+    def _maker(self, adapter: Adapter | None, encoder: Encoder | None) -> Produce | None:
+        """What makes new vectors, if the strategy writes any."""
+        if not self._writes_column:
+            return None
+        return self._strategy.producer(self.plan, adapter, encoder or self._planned_encoder())
+
+    def _planned_encoder(self) -> Encoder | None:
+        named = self.plan.encoders.get("items", "")
+        return open_encoder(named) if named and self._strategy.embeds else None
+
+    def _builder(self, produce: Produce, progress: Progress | None) -> Builder:
         return Builder(self.store, self._journal, self.plan, produce, self._strategy.embeds, progress)
 
-    def _checks(self, adapter: Adapter | None, samples: int | None) -> list[Check]:
+    def _checks(self, adapter: Adapter | None, encoder: Encoder | None, samples: int | None) -> list[Check]:
         if not self._writes_column:
             return verify_untouched(self.store, self.plan)
         embeds = self._strategy.embeds
-        produce = None
-        if not embeds or self._encoder is not None:
-            produce = self._strategy.producer(self.plan, adapter, self._encoder)
+        recomputes = not embeds or encoder is not None or bool(self.plan.encoders.get("items"))
+        produce = self._maker(adapter, encoder) if recomputes else None
         count = samples or (EMBEDDED_SAMPLES if embeds else samples_for(RISK))
         return ColumnVerifier(self.store, self.plan, self._receipts, produce, count).checks()
 
-    def _switch(self, progress: Progress | None) -> str:
+    def _switch(self, progress: Progress | None, encoder: Encoder | None) -> str:
         late = 0
         while pending := self.store.switch(self.plan.staging, self._receipts):
-            builder = self._builder(checking.open_adapter(self.plan), progress)
-            builder.write(pending)
+            produce = self._maker(checking.open_adapter(self.plan), encoder)
+            assert produce is not None
+            self._builder(produce, progress).write(pending)
             late += sum(part.rows for part in pending)
         return f"caught up with {late} rows in parts written meanwhile" if late else ""
 
@@ -314,6 +321,6 @@ def apply(
     plan: Plan | str | Path, *, encoder: Encoder | None = None, progress: Progress | None = None
 ) -> Upgrade:
     """Apply a plan, up to vectors that are built and not yet in use; see `Upgrade.apply`."""
-    upgrade = Upgrade.create(plan, encoder=encoder)
-    upgrade.apply(progress)
+    upgrade = Upgrade.create(plan)
+    upgrade.apply(progress, encoder=encoder)
     return upgrade
