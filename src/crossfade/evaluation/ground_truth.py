@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from copy import copy
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossfade.errors import IdMismatch, UsageError
+from crossfade.datasets.relevance import Relevance
+from crossfade.errors import UsageError
 from crossfade.evaluation.metrics import (
     Agreement,
     AveragePrecision,
@@ -157,36 +157,25 @@ class Judgements(GroundTruth):
         self._choose_primary(primary, "Recall@1" if captions else "nDCG@10")
 
     @classmethod
-    def from_qrels(
+    def from_relevance(
         cls,
-        qrels: Mapping[str, Mapping[str, float]],
-        query_ids: Sequence[str],
-        gallery_ids: Sequence[str],
+        relevance: Relevance,
         *,
+        captions: bool = False,
         primary: str | None = None,
         description: str | None = None,
     ) -> Judgements:
-        """Judgements by id, as BEIR and TREC write them: ``{query id: {item id: grade}}``.
-
-        Judgements of queries that are not asked are left out.
-
-        Raises:
-            IdMismatch: judged items that are not in the gallery.
-        """
-        asked = {identifier: row for row, identifier in enumerate(query_ids)}
-        place = {identifier: position for position, identifier in enumerate(gallery_ids)}
-        judged = [(q, i, g) for q, items in qrels.items() if q in asked for i, g in items.items()]
-        missing = sorted({item for _, item, _ in judged if item not in place})
-        if missing:
-            raise IdMismatch(
-                f"{len(missing)} judged items are not in the gallery of {len(place)}, e.g. {missing[:3]}; "
-                "pass the judgements that belong to this gallery"
-            )
-        rows = [asked[q] for q, _, _ in judged]
-        items = [place[i] for _, i, _ in judged]
-        values = [g for _, _, g in judged]
-        shape = len(query_ids), len(gallery_ids)
-        return cls(*shape, rows, items, values, primary=primary, description=description)
+        """Judgements as the data sets hand them over (`datasets.beir.locate`, `Captions.text_to_image`)."""
+        return cls(
+            relevance.n_queries,
+            relevance.n_gallery,
+            relevance.queries,
+            relevance.items,
+            relevance.grades,
+            captions=captions,
+            primary=primary,
+            description=description,
+        )
 
     @classmethod
     def one_to_one(cls, n: int, *, primary: str | None = None, description: str = "pairs") -> Judgements:

@@ -74,8 +74,12 @@ def qualifies(key: str, tasks: Sequence[TaskResult]) -> bool:
 
 
 def better_in(key: str, tasks: Sequence[TaskResult]) -> list[str]:
-    """Tasks in which a row is significantly better than old/old on the primary metric."""
-    return [task.name for task in tasks if task.row(key).against_old[task.primary].significantly_better]
+    """Tasks in which a row is significantly better than old/old on the primary metric, which is named."""
+    return [
+        f"{task.name} ({task.primary})"
+        for task in tasks
+        if task.row(key).against_old[task.primary].significantly_better
+    ]
 
 
 def worse_in(key: str, tasks: Sequence[TaskResult]) -> list[str]:
@@ -153,9 +157,13 @@ def _figures(chosen: RowResult, task: TaskResult) -> str:
     difference = row.against_old[task.primary]
     p = difference.p if difference.p_adjusted is None else difference.p_adjusted
     return (
-        f"{task.name} {task.primary} {now:.3f} instead of {before:.3f} ({_span(difference)}, p = {p:.4f}) "
+        f"{task.name} {task.primary} {now:.3f} instead of {before:.3f} ({_span(difference)}, {_chance(p)}) "
         f"against {task.ground_truth}, {task.n_queries} queries"
     )
+
+
+def _chance(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _why_keep(tasks: Sequence[TaskResult]) -> str:
@@ -171,11 +179,16 @@ def _why_keep(tasks: Sequence[TaskResult]) -> str:
 def _remaining(row: RowResult, tasks: Sequence[TaskResult]) -> str:
     if row.strategy == "backfill":
         return ""
-    left = {task.name: task.pairwise(NEW_NEW, row.key) for task in tasks}
-    gains = ", ".join(f"{name} {_span(gain)}" for name, gain in left.items())
-    if any(gain.significantly_better for gain in left.values()):
-        return f"; a full backfill would add more ({gains})"
-    return f"; that a full backfill would add anything cannot be shown with these queries ({gains})"
+    left = [(task, task.pairwise(NEW_NEW, row.key)) for task in tasks]
+    return f"; a full backfill {'; '.join(_backfill(task.name, gain) for task, gain in left)}"
+
+
+def _backfill(name: str, gain: Difference) -> str:
+    if gain.significantly_better:
+        return f"would still add to {name} ({_span(gain)})"
+    if gain.significantly_worse:
+        return f"would take from {name} ({_span(gain)})"
+    return f"would add nothing to {name} that these queries can show ({_span(gain)})"
 
 
 def _span(difference: Difference) -> str:
@@ -203,7 +216,7 @@ def _reasons(
     reasons += _rejected(candidates, tasks)
     reasons += _out_of_reach(have)
     reasons += [
-        f"{task.queries_in_pairs} of the {task.n_queries} queries of {task.name} are among the pairs that the "
+        f"{task.queries_in_pairs} of the {task.n_queries} queries of {task.name} are among the pairs the "
         "maps were fitted on, which flatters the maps: fit on other items."
         for task in tasks
         if task.queries_in_pairs
@@ -213,7 +226,7 @@ def _reasons(
 
 def _rejected(candidates: Sequence[RowResult], tasks: Sequence[TaskResult]) -> list[str]:
     return [
-        f"{row.title} is better on {', '.join(better)} but significantly worse on {', '.join(worse)}."
+        f"{row.title}: better on {', '.join(better)} but significantly worse on {', '.join(worse)}."
         for row in candidates
         if (better := better_in(row.key, tasks)) and (worse := worse_in(row.key, tasks))
     ]
