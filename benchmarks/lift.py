@@ -152,8 +152,8 @@ def compare(kind: str, source: Path, folder: Path, repeats: int, seed: int, rows
 
 
 def environment() -> dict[str, Any]:
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}
-    return {"machine": platform.machine(), "cores": os.cpu_count(), **versions}
+    versions = {"Python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}
+    return {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[1], **versions}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -163,7 +163,9 @@ def table(report: dict[str, Any]) -> str:
         f"`python benchmarks/lift.py --rows {report['rows']} --repeats {report['repeats']} "
         f"--seed {report['seed']} --out DIR`",
         "",
-        f"{report['environment']}",
+        ", ".join(f"{name} {value}" for name, value in report["environment"].items()) + ".",
+        "`load` is the number of processes that wanted to run, the benchmark's own included: on a busy",
+        "machine the times are long and the ratios, of runs that alternate, are what counts.",
         "",
         "| output | Crossfade rows/s | bare loop rows/s | Crossfade / bare, median (min to max) | "
         "Crossfade CPU s | bare loop CPU s | Crossfade peak memory | bare loop peak memory |",
@@ -178,8 +180,13 @@ def table(report: dict[str, Any]) -> str:
             f"| {cpu['crossfade']:.1f} | {cpu['bare']:.1f} "
             f"| {peak['crossfade'] / 1e6:,.0f} MB | {peak['bare'] / 1e6:,.0f} MB |"
         )
-    lines += ["", "Crossfade checks every vector and id, and waits until its output is on the disk; "]
-    lines += ["the bare loop does neither. Higher is better; 1.00 is the speed of the bare loop.", ""]
+    lines += [
+        "",
+        "Crossfade checks every vector and id, and waits until its output is on the disk; the bare loop does",
+        "neither, but reads, multiplies and writes in turns. 1.00 is the speed of the bare loop; higher is",
+        "faster.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from crossfade.errors import OutOfSpace, UnreadableFile, UsageError
+from crossfade.errors import OutOfSpace, UnknownSpace, UnreadableFile, UsageError
 from crossfade.spaces import Space
-from crossfade.vectors import LanceLocation, LanceVectorWriter, VectorBatch, Vectors, open_vectors
+from crossfade.vectors import (
+    LanceLocation,
+    LanceVectorWriter,
+    VectorBatch,
+    Vectors,
+    open_vectors,
+    open_writer,
+)
 
 lance = pytest.importorskip("lance")
 lancedb = pytest.importorskip("lancedb")
@@ -73,6 +81,24 @@ def test_tables_made_by_lancedb_are_read(tmp_path: Path, vectors: Vectors) -> No
 
     np.testing.assert_array_equal(read.matrix, vectors.matrix)
     assert read.ids.to_pylist() == list(range(100))
+
+
+def test_columns_of_one_table_may_be_of_different_spaces(tmp_path: Path, vectors: Vectors) -> None:
+    write(vectors, f"lancedb://{tmp_path}#items.vector")
+    dataset = lance.dataset(f"{tmp_path}/items.lance")
+    dataset.add_columns({"lifted": "vector"})
+    new = Space("made-up/new", 6)
+    dataset.update_field_metadata({"lifted": {"crossfade.space": json.dumps(new.to_dict())}})
+
+    assert open_vectors(f"lancedb://{tmp_path}#items.lifted").space == new
+    with pytest.raises(UnknownSpace):
+        open_vectors(f"lancedb://{tmp_path}#items.vector")
+
+
+def test_open_writer_makes_a_table(tmp_path: Path, vectors: Vectors) -> None:
+    with open_writer(f"lancedb://{tmp_path}#items.v", vectors.space) as writer:
+        writer.write(next(vectors.batches()))
+    assert len(open_vectors(f"lancedb://{tmp_path}#items.v")) == 100
 
 
 def test_a_source_does_not_see_later_rows(tmp_path: Path, vectors: Vectors) -> None:

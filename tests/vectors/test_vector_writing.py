@@ -16,12 +16,19 @@ import pytest
 
 from crossfade.errors import DataError, OutOfSpace, UsageError
 from crossfade.spaces import Space
-from crossfade.vectors import ParquetVectorWriter, VectorBatch, Vectors, open_vectors, recorded_space, writing
+from crossfade.vectors import (
+    ParquetVectorWriter,
+    VectorBatch,
+    Vectors,
+    VectorWriter,
+    open_vectors,
+    open_writer,
+    recorded_space,
+    writing,
+)
 
 
-def write_all(
-    writer: ParquetVectorWriter, vectors: Vectors, *, then: type[BaseException] | None = None
-) -> None:
+def write_all(writer: VectorWriter, vectors: Vectors, *, then: type[BaseException] | None = None) -> None:
     with writer:
         for batch in vectors.batches(rows=10):
             writer.write(batch)
@@ -88,9 +95,7 @@ def test_nothing_is_left_after_a_failure(
 def test_a_file_is_not_replaced_unasked(tmp_path: Path, vectors: Vectors, space: Space) -> None:
     path = tmp_path / "a.parquet"
     path.write_text("precious")
-    with pytest.raises(
-        UsageError, match=r"is there already; choose another name, or replace it with --overwrite"
-    ):
+    with pytest.raises(UsageError, match=r"is there already; choose another name or move it away first"):
         ParquetVectorWriter(path, space)
 
     with pytest.raises(RuntimeError):
@@ -100,6 +105,13 @@ def test_a_file_is_not_replaced_unasked(tmp_path: Path, vectors: Vectors, space:
     with ParquetVectorWriter(path, space, overwrite=True) as writer:
         writer.write(next(vectors.batches()))
     assert len(open_vectors(path)) == 100
+
+
+def test_open_writer(tmp_path: Path, vectors: Vectors, space: Space) -> None:
+    write_all(open_writer(tmp_path / "a.parquet", space), vectors)
+    assert open_vectors(tmp_path / "a.parquet").space == space
+    with pytest.raises(UsageError, match=r"'a\.csv': vectors are written to NAME\.parquet or lancedb://"):
+        open_writer("a.csv", space)
 
 
 def test_no_folder(tmp_path: Path, space: Space) -> None:

@@ -7,7 +7,7 @@ from crossfade.vectors.columns import ROW_NUMBERS
 from crossfade.vectors.lance_writing import LanceVectorWriter
 from crossfade.vectors.location import LanceLocation
 from crossfade.vectors.metadata import record_space, recorded_space
-from crossfade.vectors.open import open_vectors
+from crossfade.vectors.open import open_vectors, open_writer
 from crossfade.vectors.pairs import ArrayPairs, Pairs
 from crossfade.vectors.transform import LiftReport, lift
 from crossfade.vectors.writing import ParquetVectorWriter, VectorWriter
@@ -33,6 +33,7 @@ __all__ = [
     "checked",
     "lift",
     "open_vectors",
+    "open_writer",
     "record_space",
     "recorded_space",
 ]

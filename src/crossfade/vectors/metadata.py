@@ -13,25 +13,29 @@ SPACE_KEY = b"crossfade.space"
 
 
 def record_space(schema: pa.Schema, space: Space, column: str | None = None) -> pa.Schema:
-    """The schema with `space` in its metadata.
+    """The schema with `space` recorded in its metadata.
 
     Args:
-        column: the vector column, where a table has several; None where it has one.
+        column: record it with this column, as a table with several vector columns needs; None records
+            it for the table, whose only vector column it is about.
     """
-    metadata = {**(schema.metadata or {}), _key(column): json.dumps(space.to_dict()).encode()}
-    return schema.with_metadata(metadata)
+    record = {SPACE_KEY: json.dumps(space.to_dict()).encode()}
+    if column is None:
+        return schema.with_metadata({**(schema.metadata or {}), **record})
+    position = schema.get_field_index(column)
+    field = schema.field(position)
+    return schema.set(position, field.with_metadata({**(field.metadata or {}), **record}))
 
 
 def recorded_space(schema: pa.Schema, column: str) -> Space | None:
     """The space recorded for the vectors in `column`, or None.
 
     A record on the column itself comes first: it stays with the column when a table renames it. A
-    record that names no column counts only where the table has a single vector column.
+    record on the table counts only where the table has a single vector column.
     """
-    metadata = schema.metadata or {}
-    text = (schema.field(column).metadata or {}).get(SPACE_KEY) or metadata.get(_key(column))
+    text = (schema.field(column).metadata or {}).get(SPACE_KEY)
     if text is None and len(vector_columns(schema)) == 1:
-        text = metadata.get(SPACE_KEY)
+        text = (schema.metadata or {}).get(SPACE_KEY)
     return None if text is None else _parse(text)
 
 
@@ -82,10 +86,6 @@ def settle_space(recorded: Space | None, given: Space | str | None, dimension: i
             "leave the option out or correct it"
         )
     return space
-
-
-def _key(column: str | None) -> bytes:
-    return SPACE_KEY if column is None else SPACE_KEY + b"." + column.encode()
 
 
 def _parse(text: bytes) -> Space:

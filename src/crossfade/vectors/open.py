@@ -11,6 +11,7 @@ from crossfade.vectors.lance import LanceSource
 from crossfade.vectors.location import SCHEME, LanceLocation
 from crossfade.vectors.numpy_files import NpySource, NpzSource
 from crossfade.vectors.parquet import ParquetSource
+from crossfade.vectors.writing import ParquetVectorWriter, VectorWriter
 
 
 def open_vectors(
@@ -66,4 +67,23 @@ def _open_table(
     column = vector_column or location.column or None
     return LanceSource(
         location.dataset, space=space, id_column=id_column, vector_column=column, name=str(location)
+    )
+
+
+def open_writer(location: str | Path, space: Space) -> VectorWriter:
+    """A writer for a new ``.parquet`` file or a new table ``lancedb://DIR#table.column``.
+
+    Raises:
+        UsageError: another format, or there is such a file or table already.
+        MissingExtra: pylance is needed and not installed.
+    """
+    text = str(location)
+    if text.startswith(SCHEME):
+        from crossfade.vectors.lance_writing import LanceVectorWriter
+
+        return LanceVectorWriter(text, space)
+    if Path(text).suffix.lower() in (".parquet", ".pq"):
+        return ParquetVectorWriter(text, space)
+    raise UsageError(
+        f"{text!r}: vectors are written to NAME.parquet or lancedb://DIR#table.column; name one of these"
     )

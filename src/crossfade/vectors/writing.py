@@ -213,6 +213,6 @@ def _open_sink(path: Path) -> pa.NativeFile:
 
 def _require_place(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already; choose another name, or replace it with --overwrite")
+        raise UsageError(f"{path} is there already; choose another name or move it away first")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {str(path.parent)!r}; make it first")
