@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from crossfade.datasets.beir import Beir, judged_rows, locate
+from crossfade.datasets.beir import Beir, judged_rows, locate, read_judgements
 from crossfade.errors import DataError, DuplicateIds, IdMismatch, UnreadableFile, UsageError
 
 
@@ -55,6 +55,12 @@ def test_a_header_is_not_needed(folder: Path) -> None:
     data = Beir.open(folder)
     assert data.splits == ("dev", "test")
     assert len(data.judgements("dev")) == 1
+
+
+def test_a_file_of_judgements_by_itself(folder: Path) -> None:
+    assert read_judgements(folder / "qrels" / "test.tsv").equals(Beir.open(folder).judgements())
+    with pytest.raises(UnreadableFile, match="cannot be read"):
+        read_judgements(folder / "none.tsv")
 
 
 def test_no_such_split(folder: Path) -> None:

@@ -94,7 +94,7 @@ class Beir:
             raise UsageError(
                 f"{self.folder}: no judgements {chosen!r}; there are {', '.join(self.splits) or 'none'}"
             )
-        return _read_judgements(self.folder / "qrels" / f"{chosen}.tsv")
+        return read_judgements(self.folder / "qrels" / f"{chosen}.tsv")
 
 
 def locate(judgements: pa.Table, query_ids: Sequence[object], gallery_ids: Sequence[object]) -> Relevance:
@@ -185,7 +185,13 @@ def _parse_text(line: str, path: Path, number: int) -> dict[str, str]:
     return {"id": str(entry["_id"]), "title": entry.get("title") or "", "text": entry["text"]}
 
 
-def _read_judgements(path: Path) -> pa.Table:
+def read_judgements(path: Path) -> pa.Table:
+    """Judgements of one TSV file: query_id, item_id, grade.
+
+    Raises:
+        UnreadableFile: no such file, or not UTF-8.
+        DataError: as for `Beir.judgements`.
+    """
     grades: dict[tuple[str, str], int] = {}
     for number, line in _lines(path):
         cells = line.split("\t")
