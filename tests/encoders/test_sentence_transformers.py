@@ -65,6 +65,13 @@ def test_the_space_is_the_models() -> None:
 
 
 @pytest.mark.usefixtures("stub")
+def test_older_versions_name_the_dimension_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Stub, "get_embedding_dimension")
+    monkeypatch.setattr(Stub, "get_sentence_embedding_dimension", lambda _: 7, raising=False)
+    assert SentenceTransformerEncoder("m").space.dimension == 7
+
+
+@pytest.mark.usefixtures("stub")
 def test_revision_and_prompt_reach_the_model() -> None:
     encoder = SentenceTransformerEncoder("m", revision="abc", prompt="query: ")
     encoder.encode(["x"])

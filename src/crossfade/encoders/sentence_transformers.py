@@ -81,7 +81,7 @@ class SentenceTransformerEncoder(Encoder):
         last = list(self._model.children())[-1]
         return Space(
             model=self._name,
-            dimension=self._model.get_embedding_dimension(),
+            dimension=_dimension(self._model),
             metric=cast(Metric, _METRICS[similarity]),
             normalized=type(last).__name__ == "Normalize",
             revision=self._revision,
@@ -104,3 +104,9 @@ class SentenceTransformerEncoder(Encoder):
             texts, prompt=self._prompt, batch_size=self._batch, show_progress_bar=False, convert_to_numpy=True
         )
         return as_vectors(vectors, len(texts), self.space)
+
+
+def _dimension(model: Any) -> int:
+    # Older versions of the library know the longer name only.
+    method = getattr(model, "get_embedding_dimension", None) or model.get_sentence_embedding_dimension
+    return int(method())
