@@ -239,8 +239,8 @@ def _edit(random: Random, scene: Scene) -> tuple[str, tuple[Thing, ...]]:
         things = [Thing("small", outer.color, outer.shape), Thing("large", inner.color, inner.shape)]
     else:
         random.shuffle(things)
-    unchanged_or_equal = len(set(things)) < len(things)
-    return (scene.layout, scene.things) if unchanged_or_equal else (scene.layout, tuple(things))
+    twins = len(set(things)) < len(things)  # two equal things: no caption could tell them apart
+    return scene.layout, scene.things if twins else tuple(things)
 
 
 def _describe(random: Random, layout: str, things: Sequence[Thing], captions: int) -> tuple[str, ...]:
