@@ -21,7 +21,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted(
-                "interrupted; finished parts are kept and nothing was switched: run the same command again to go on"
+                "interrupted; what was finished is kept, nothing was switched: run the same command again"
             ) from None
 
 

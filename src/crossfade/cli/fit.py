@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,13 +19,21 @@ def register(app: typer.Typer) -> None:
 
 
 def fit(
-    old: Annotated[str, typer.Option(help="Vectors of the old model: .parquet, .npy, .npz or lancedb://DIR#table.column.")],
-    new: Annotated[str, typer.Option(help="Vectors of the new model for the same items, or for a sample of them.")],
+    old: Annotated[
+        str,
+        typer.Option(help="Vectors of the old model: .parquet, .npy, .npz or lancedb://DIR#table.column."),
+    ],
+    new: Annotated[
+        str, typer.Option(help="Vectors of the new model for the same items, or for a sample of them.")
+    ],
     out: Out,
     direction: Annotated[
-        str, typer.Option(metavar="forward|backward", help="forward lifts the gallery, backward maps queries back.")
+        Literal["forward", "backward"],
+        typer.Option(help="forward lifts the gallery, backward maps queries back."),
     ] = "forward",
-    method: Annotated[str, typer.Option(help="auto, or one of: crossfade fit --method list.")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="auto, procrustes, ridge, low-rank, local-experts or residual-mlp.")
+    ] = "auto",
     old_space: OldSpace = None,
     new_space: NewSpace = None,
     id_column: IdColumn = None,
@@ -35,10 +43,10 @@ def fit(
 ) -> None:
     """Fit an adapter on items embedded by both models, and save it with its spaces."""
     from crossfade.cli.console import emit_json, stdout
-    from crossfade.cli.reading import open_pairs
+    from crossfade.cli.reading import Reading
 
-    pairs = open_pairs(old, new, old_space, new_space, id_column, vector_column)
-    adapter, auto = _fit(_directed(pairs, direction), method, seed)
+    pairs = Reading(old_space, new_space, id_column, vector_column).pairs(old, new)
+    adapter, auto = _fit(pairs if direction == "forward" else pairs.reversed(), method, seed)
     adapter.save_pretrained(out)
     if json:
         emit_json(_summary(adapter, auto, out))
@@ -48,14 +56,6 @@ def fit(
         console.print(f"  from {adapter.source}\n  to   {adapter.target}\n  in   {out}", markup=False)
         for line in _tried(auto):
             console.print(line, markup=False)
-
-
-def _directed(pairs: Any, direction: str) -> Any:
-    from crossfade.errors import UsageError
-
-    if direction not in ("forward", "backward"):
-        raise UsageError(f"--direction is forward (gallery) or backward (queries), got {direction!r}")
-    return pairs if direction == "forward" else pairs.reversed()
 
 
 def _fit(pairs: Any, method: str, seed: int) -> tuple[Adapter, AutoFit | None]:

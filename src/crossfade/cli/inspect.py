@@ -15,10 +15,12 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     location: Annotated[str, typer.Argument(help="lancedb://DIR#table.column, or a file of vectors.")],
-    space: Annotated[str | None, typer.Option(metavar="SPACE", help="Space of the vectors, where none is recorded.")] = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="SPACE", help="Space of the vectors, where none is recorded.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Look at a store before anything is changed: rows, dimension, space, index, invalid vectors, duplicates."""
+    """Look before anything is changed: rows, dimension, space, index, invalid vectors, duplicates."""
     from crossfade.cli.console import emit_json, stdout
     from crossfade.upgrade import inspect_store
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,8 +21,11 @@ NewSpace = Annotated[
     str | None, typer.Option(metavar="SPACE", help="Space of the new vectors, where the file does not say.")
 ]
 IdColumn = Annotated[str | None, typer.Option(help="Column of the ids (default: the one called id).")]
-VectorColumn = Annotated[str | None, typer.Option(help="Column of the vectors (default: the one called vector).")]
+VectorColumn = Annotated[
+    str | None, typer.Option(help="Column of the vectors (default: the one called vector).")
+]
 OnInvalid = Annotated[
-    str, typer.Option(metavar="refuse|skip", help="NaN, infinite and zero vectors: stop, or skip and list them.")
+    Literal["refuse", "skip"],
+    typer.Option(help="NaN, infinite and zero vectors: stop, or skip and list them."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder or file to write.")]

@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-from crossfade.vectors import Pairs, VectorSource
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crossfade.errors import UnknownSpace, UsageError
+
+if TYPE_CHECKING:
+    from crossfade.cli.tasks import Sides
+    from crossfade.vectors import VectorSource
+    from crossfade.vectors.align import SourcePairs
 
 
-def open_pairs(
-    old: str,
-    new: str,
-    old_space: str | None,
-    new_space: str | None,
-    id_column: str | None,
-    vector_column: str | None,
-) -> Pairs:
-    """The same items embedded by both models, aligned by id."""
-    from crossfade.vectors.align import align
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read the vectors of both models: what their files do not say themselves."""
 
-    return align(
-        open_side(old, "--old-space", old_space, id_column, vector_column),
-        open_side(new, "--new-space", new_space, id_column, vector_column),
-    )
+    old_space: str | None = None
+    new_space: str | None = None
+    id_column: str | None = None
+    vector_column: str | None = None
 
+    def pairs(self, old: str, new: str) -> SourcePairs:
+        """The same items embedded by both models, aligned by id, streamed."""
+        from crossfade.vectors.align import align
 
-def open_side(
-    location: str, option: str, space: str | None, id_column: str | None, vector_column: str | None
-) -> VectorSource:
-    """Vectors of the old or the new model; an unknown space names the option that states it."""
-    from crossfade.errors import UnknownSpace
-    from crossfade.vectors import open_vectors
+        return align(
+            self.one(old, self.old_space, "--old-space"),
+            self.one(new, self.new_space, "--new-space"),
+        )
 
-    try:
-        return open_vectors(location, space=space, id_column=id_column, vector_column=vector_column)
-    except UnknownSpace as error:
-        raise UnknownSpace(f"{error} (here: {option} NAME)") from None
+    def sides(self, old: str, new: str, columns: tuple[str, ...] = ()) -> Sides:
+        """The same items under both models, in memory."""
+        from crossfade.cli.tasks import Sides
+
+        return Sides.read(self.pairs(old, new), columns)
+
+    def queries(self, old: str | None, new: str | None, columns: tuple[str, ...] = ()) -> Sides | None:
+        """Queries under both models; None if there are none."""
+        if (old is None) != (new is None):
+            missing = "--old-queries" if old is None else "--new-queries"
+            raise UsageError(f"queries are needed under both models; {missing} is missing")
+        return None if old is None or new is None else self.sides(old, new, columns)
+
+    def one(self, location: str, space: str | None, option: str) -> VectorSource:
+        """Vectors of one model; an unknown space names the option that states it."""
+        from crossfade.vectors import open_vectors
+
+        try:
+            return open_vectors(
+                location, space=space, id_column=self.id_column, vector_column=self.vector_column
+            )
+        except UnknownSpace as error:
+            raise UnknownSpace(f"{error} (here: {option} NAME)") from None

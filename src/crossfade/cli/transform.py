@@ -16,9 +16,15 @@ def register(app: typer.Typer) -> None:
 
 def transform(
     adapter: Annotated[Path, typer.Option(help="Folder of a saved adapter.")],
-    source: Annotated[str, typer.Option("--input", help="Vectors to map: a file or lancedb://DIR#table.column.")],
-    output: Annotated[str, typer.Option(help="Where to write: NAME.parquet or lancedb://DIR#table.column (new).")],
-    space: Annotated[str | None, typer.Option(metavar="SPACE", help="Space of the input, where it does not say.")] = None,
+    source: Annotated[
+        str, typer.Option("--input", help="Vectors to map: a file or lancedb://DIR#table.column.")
+    ],
+    output: Annotated[
+        str, typer.Option(help="Where to write: NAME.parquet or lancedb://DIR#table.column (new).")
+    ],
+    space: Annotated[
+        str | None, typer.Option(metavar="SPACE", help="Space of the input, where it does not say.")
+    ] = None,
     id_column: IdColumn = None,
     vector_column: VectorColumn = None,
     on_invalid: OnInvalid = "refuse",
@@ -27,14 +33,19 @@ def transform(
     """Map every vector of a file or table into the adapter's target space, streamed."""
     from crossfade.adapters import load_adapter
     from crossfade.cli.console import emit_json, progress_bar, stdout
-    from crossfade.cli.reading import open_side
+    from crossfade.cli.reading import Reading
+    from crossfade.errors import NotSupported
+    from crossfade.vectors.open import open_writer
     from crossfade.vectors.transform import lift
-    from crossfade.vectors.writing import open_writer
 
     mapping = load_adapter(adapter)
-    vectors = open_side(source, "--space", space, id_column, vector_column)
+    vectors = Reading(id_column=id_column, vector_column=vector_column).one(source, space, "--space")
     mapping.require_source(vectors.space, source)
-    target = mapping.target_space
+    target = mapping.target
+    if target is None:
+        raise NotSupported(
+            f"{adapter}: fitted on plain arrays, it does not know its target; fit it with spaces"
+        )
     with progress_bar("map vectors") as advance:
         report = lift(
             vectors,
@@ -47,4 +58,7 @@ def transform(
     if json:
         emit_json({"output": output, **report.to_dict()})
     else:
-        stdout().print(report.sentence(output), markup=False)
+        rate = f"{report.written:,} of {report.checks.rows:,} vectors, {report.rows_per_second:,.0f}/s"
+        stdout().print(f"{rate}, now in {target}\nwritten to {output}", markup=False)
+        for one in report.checks.invalid:
+            stdout().print(f"left out: id {one.id} (row {one.row}): {one.fault}", markup=False)

@@ -1,0 +1,125 @@
+"""From files of vectors to retrieval tasks: labels, judged text, captions, or no ground truth at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossfade.errors import UsageError
+from crossfade.evaluation import Judgements, Labels, RetrievalTask, label_free_task, labelled_task, pairs_of
+from crossfade.vectors import Pairs, Vectors
+from crossfade.vectors.align import SourcePairs
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The same items under both models, row for row."""
+
+    old: Vectors
+    new: Vectors
+
+    @classmethod
+    def read(cls, pairs: SourcePairs, columns: tuple[str, ...] = ()) -> Sides:
+        """Read both sides; `columns` come from the new one, whose order both have."""
+        return cls(pairs.old.read(), pairs.new.read(columns))
+
+    def take(self, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Sides:
+        """The given rows of both."""
+        return Sides(self.old.take(rows), self.new.take(rows))
+
+
+def from_labels(
+    gallery: Sides, column: str, n_pairs: int | None, seed: int
+) -> tuple[list[RetrievalTask], Pairs]:
+    """One labelled set: some items to fit on, the others are queries and gallery at once."""
+    labels = np.asarray(gallery.new.columns[column].to_pylist())
+    count = n_pairs if n_pairs is not None else len(labels) * 3 // 5
+    task, pairs = labelled_task(gallery.old, gallery.new, labels, count, seed=seed)
+    return [task], pairs
+
+
+def from_labelled_queries(
+    queries: Sides, gallery: Sides, column: str, n_pairs: int | None, seed: int
+) -> tuple[list[RetrievalTask], Pairs]:
+    """Labelled queries of their own against a labelled gallery, which is what maps are fitted on."""
+    truth = Labels(
+        np.asarray(queries.new.columns[column].to_pylist()),
+        np.asarray(gallery.new.columns[column].to_pylist()),
+    )
+    return [_task("labels", queries, gallery, truth)], gallery_pairs(gallery, n_pairs, seed)
+
+
+def from_judgements(
+    queries: Sides, gallery: Sides, qrels: Path, n_pairs: int | None, seed: int
+) -> tuple[list[RetrievalTask], Pairs]:
+    """Judged text: a TSV file of judgements, or a folder in the BEIR layout."""
+    from crossfade.datasets.beir import Beir, judged_rows, locate, read_judgements
+
+    judgements = Beir.open(qrels).judgements() if qrels.is_dir() else read_judgements(qrels)
+    judged = queries.take(judged_rows(judgements, queries.old.ids))
+    truth = Judgements.from_relevance(locate(judgements, judged.old.ids, gallery.old.ids))
+    return [_task("judged text", judged, gallery, truth)], gallery_pairs(gallery, n_pairs, seed)
+
+
+def from_captions(
+    captions: Sides, images: Sides, image_column: str, caption_column: str, n_pairs: int | None, seed: int
+) -> tuple[list[RetrievalTask], Pairs]:
+    """Captions that name their image: text→image and image→text; equal captions count as one."""
+    import pyarrow as pa
+
+    from crossfade.datasets.captions import captions_from_table
+
+    columns = captions.new.columns
+    table = pa.table({"id": columns[image_column], "caption": columns[caption_column]})
+    groups = captions_from_table(table)
+    texts = captions.take(groups.first_rows)
+    shown = images.take(_rows_of(groups.image_ids.to_pylist(), images.old.ids.to_pylist()))
+    to_image = Judgements.from_relevance(groups.text_to_image, captions=True)
+    to_text = Judgements.from_relevance(groups.image_to_text, captions=True)
+    tasks = [_task("text→image", texts, shown, to_image), _task("image→text", shown, texts, to_text)]
+    return tasks, gallery_pairs(images, n_pairs, seed)
+
+
+def without_ground_truth(
+    queries: Sides | None, gallery: Sides, n_pairs: int | None, seed: int
+) -> tuple[list[RetrievalTask], Pairs]:
+    """Tells only how closely the new model is imitated; held-out items search unless there are queries."""
+    if queries is not None:
+        task = label_free_task(queries.old, queries.new, gallery.old, gallery.new)
+        return [task], gallery_pairs(gallery, n_pairs, seed)
+    count = n_pairs if n_pairs is not None else len(gallery.old) * 3 // 5
+    fitted, held_out = _split(len(gallery.old), count, seed)
+    rest = gallery.take(held_out)
+    positions = np.arange(len(held_out))
+    task = label_free_task(rest.old, rest.new, rest.old, rest.new, query_positions=positions)
+    return [task], pairs_of(gallery.old, gallery.new, fitted)
+
+
+def gallery_pairs(gallery: Sides, n_pairs: int | None, seed: int) -> Pairs:
+    """Gallery items as pairs: all of them, or `n_pairs` drawn at random."""
+    count = len(gallery.old) if n_pairs is None else n_pairs
+    return pairs_of(gallery.old, gallery.new, _split(len(gallery.old), count, seed)[0])
+
+
+def _task(name: str, queries: Sides, gallery: Sides, truth: Judgements | Labels) -> RetrievalTask:
+    return RetrievalTask(name, queries.old, queries.new, gallery.old, gallery.new, truth)
+
+
+def _split(n: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    if not 0 < count <= n:
+        raise UsageError(f"--pairs {count}: there are {n} items embedded by both models; ask for 1 to {n}")
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[:count]), np.sort(order[count:])
+
+
+def _rows_of(wanted: list[object], ids: list[object]) -> np.ndarray:
+    place = {identifier: row for row, identifier in enumerate(ids)}
+    missing = [identifier for identifier in wanted if identifier not in place]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} of {len(wanted)} captioned images are not in the gallery of {len(ids)}, "
+            f"e.g. {missing[:3]}; pass the gallery that the captions belong to"
+        )
+    return np.asarray([place[identifier] for identifier in wanted], dtype=np.intp)

@@ -1,0 +1,1 @@
+"""One upgrade from beginning to end on generated scenes and two small vision-language models."""
