@@ -10,7 +10,7 @@ from typing import Any
 from crossfade.adapters.base import Adapter
 from crossfade.adapters.judging import Bootstrap, Interval, Judge, Judged
 from crossfade.adapters.linear import LinearAdapter
-from crossfade.adapters.prepared import HeldOut, PreparedPairs
+from crossfade.adapters.prepared import PreparedPairs, RowSample
 from crossfade.adapters.registry import METHODS, make_adapter, method_class
 from crossfade.adapters.statistics import SplitStatistics, gather
 from crossfade.adapters.subsets import Without, read_held_out
@@ -106,7 +106,7 @@ def fit_auto(
         InvalidVectors: NaN, infinite or zero vectors.
     """
     _require_options(direction, held_out)
-    rows = HeldOut.choose(len(pairs), held_out, MOST_JUDGED, seed)
+    rows = RowSample.choose(len(pairs), held_out, MOST_JUDGED, seed)
     trial = _Trial(pairs, rows, backward=direction == "backward", seed=seed)
     for name in sorted(methods or METHODS, key=lambda name: method_class(name).complexity):
         trial.attempt(name)
@@ -132,7 +132,7 @@ def _nothing_fitted(pairs: Pairs, skipped: list[tuple[str, str]]) -> str:
 
 
 class _Trial:
-    def __init__(self, pairs: Pairs, rows: HeldOut, *, backward: bool, seed: int) -> None:
+    def __init__(self, pairs: Pairs, rows: RowSample, *, backward: bool, seed: int) -> None:
         self.skipped: list[tuple[str, str]] = []
         self._seed = seed
         self._fitting = PreparedPairs(Without(pairs, rows))

@@ -122,11 +122,13 @@ class PreparedPairs:
     def _scaled(self, matrix: FloatMatrix, side: int) -> FloatMatrix:
         return scale_to_unit(matrix) if self._unit[side] else matrix
 
-    def held_out(self, seed: int) -> HeldOut:
+    def held_out(self, seed: int) -> RowSample:
         """A seeded choice of rows to judge hyper-parameters on: a fifth of them, at most 4,096."""
-        return HeldOut.choose(len(self), HELD_OUT_SHARE, MOST_HELD_OUT, seed)
+        return RowSample.choose(len(self), HELD_OUT_SHARE, MOST_HELD_OUT, seed)
 
-    def split_blocks(self, held_out: HeldOut) -> Iterator[tuple[FloatMatrix, FloatMatrix, NDArray[np.bool_]]]:
+    def split_blocks(
+        self, held_out: RowSample
+    ) -> Iterator[tuple[FloatMatrix, FloatMatrix, NDArray[np.bool_]]]:
         """Stream X, Y and which of their rows are held out."""
         start = 0
         for x, y in self.blocks():
@@ -135,13 +137,13 @@ class PreparedPairs:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """The positions of held-out rows, ascending."""
+class RowSample:
+    """Positions of some rows, ascending: held-out pairs, or a sample for k-means."""
 
     rows: NDArray[np.int64]
 
     @classmethod
-    def choose(cls, n: int, share: float, most: int, seed: int) -> HeldOut:
+    def choose(cls, n: int, share: float, most: int, seed: int) -> RowSample:
         """Draw `share` of `n` rows without replacement, at least one and at most `most`."""
         count = max(1, min(round(n * share), most))
         rows = np.random.default_rng(seed).choice(n, count, replace=False)
@@ -151,7 +153,7 @@ class HeldOut:
         return len(self.rows)
 
     def mask(self, start: int, count: int) -> NDArray[np.bool_]:
-        """Which of the rows start … start + count - 1 are held out, (count,)."""
+        """Which of the rows start … start + count - 1 are among them, (count,)."""
         first, last = np.searchsorted(self.rows, (start, start + count))
         mask = np.zeros(count, dtype=np.bool_)
         mask[self.rows[first:last] - start] = True

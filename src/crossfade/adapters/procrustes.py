@@ -36,10 +36,11 @@ class Procrustes(LinearAdapter):
         return min(d_source, d_target) + int(self.centred)
 
     def _learn_statistics(self, split: SplitStatistics) -> None:
-        self.held_out = held_out_figures(self._solve(split.fitting), split)
-        self._keep(self._solve(split.whole))
+        self.held_out = held_out_figures(self.solve(split.fitting), split)
+        self._keep(self.solve(split.whole))
 
-    def _solve(self, statistics: PairStatistics) -> Affine:
+    def solve(self, statistics: PairStatistics) -> Affine:
+        """The rotation for these pairs, without touching the adapter."""
         if not self.centred:
             return Affine(self._rotation(statistics, 0.0, 0.0), np.zeros(len(statistics.y_mean)))
         x_mean, y_mean = statistics.x_mean, statistics.y_mean

@@ -13,6 +13,8 @@ _CLASSES = {
     "procrustes": "procrustes:Procrustes",
     "low-rank": "low_rank:LowRank",
     "ridge": "ridge:Ridge",
+    "local-experts": "local_experts:LocalExperts",
+    "residual-mlp": "residual_mlp:ResidualMLP",
 }
 
 

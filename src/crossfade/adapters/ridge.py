@@ -66,11 +66,16 @@ class Ridge(LinearAdapter):
         variance: FloatMatrix = np.float32(self.held_out["squared error"]) * (1 + leverage)
         return variance
 
-    def _learn_statistics(self, split: SplitStatistics) -> None:
+    def solve_fitting(self, split: SplitStatistics) -> tuple[Affine, float]:
+        """The map fitted without the held-out pairs, and its strength."""
         fitting = Spectrum.of(split.fitting)
         strength = choose_strength(fitting, split.held_out) if self.strength is None else self.strength
+        return fitting.solution(strength), strength
+
+    def _learn_statistics(self, split: SplitStatistics) -> None:
+        solution, strength = self.solve_fitting(split)
         self.chosen = {"strength": strength}
-        self.held_out = held_out_figures(fitting.solution(strength), split)
+        self.held_out = held_out_figures(solution, split)
         whole = Spectrum.of(split.whole)
         self._keep(whole.solution(strength))
         self.arrays["whitening"] = as_float32(whole.whitening(strength))

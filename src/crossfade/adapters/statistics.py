@@ -24,7 +24,7 @@ class Moments:
         yy: sum of ‖y - b‖².
     """
 
-    n: int
+    n: float
     xx: Matrix
     xy: Matrix
     yy: float
@@ -48,7 +48,7 @@ class PairStatistics:
     def __init__(self, x_origin: FloatMatrix, y_origin: FloatMatrix) -> None:
         self.x_origin, self.y_origin = x_origin, y_origin
         d_source, d_target = len(x_origin), len(y_origin)
-        self.n = 0
+        self.n: float = 0
         self._x = np.zeros(d_source)
         self._y = np.zeros(d_target)
         self._xx = np.zeros((d_source, d_source))
@@ -72,6 +72,15 @@ class PairStatistics:
         total._xx, total._xy = self._xx + other._xx, self._xy + other._xy
         total._yy = self._yy + other._yy
         return total
+
+    def weighted(self, weight: float) -> PairStatistics:
+        """The same pairs, each counted `weight` times."""
+        result = PairStatistics(self.x_origin, self.y_origin)
+        result.n = self.n * weight
+        result._x, result._y = self._x * weight, self._y * weight
+        result._xx, result._xy = self._xx * weight, self._xy * weight
+        result._yy = self._yy * weight
+        return result
 
     @property
     def x_mean(self) -> Matrix:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from crossfade.adapters.prepared import HeldOut
+from crossfade.adapters.prepared import RowSample
 from crossfade.vectors import BATCH_ROWS, ArrayPairs, FloatMatrix, Pairs
 
 
 class Without(Pairs):
     """All pairs but the held-out ones, still streamed."""
 
-    def __init__(self, pairs: Pairs, held_out: HeldOut) -> None:
+    def __init__(self, pairs: Pairs, held_out: RowSample) -> None:
         self._pairs, self._held_out = pairs, held_out
         self.source, self.target = pairs.source, pairs.target
 
@@ -32,7 +32,7 @@ class Without(Pairs):
             yield x[kept], y[kept]
 
 
-def read_held_out(pairs: Pairs, held_out: HeldOut) -> ArrayPairs:
+def read_held_out(pairs: Pairs, held_out: RowSample) -> ArrayPairs:
     """The held-out pairs, in memory."""
     xs, ys, start = [], [], 0
     for x, y in pairs.batches():
