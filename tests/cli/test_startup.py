@@ -7,7 +7,17 @@ import subprocess
 import sys
 import time
 
-HEAVY = ("torch", "pandas", "lancedb", "lance", "matplotlib", "onnxruntime", "faiss", "sklearn", "transformers")
+HEAVY = (
+    "torch",
+    "pandas",
+    "lancedb",
+    "lance",
+    "matplotlib",
+    "onnxruntime",
+    "faiss",
+    "sklearn",
+    "transformers",
+)
 
 
 def _loaded_after(code: str) -> list[str]:

@@ -1,0 +1,21 @@
+"""An encoder that commands can name by ``python:tests.cli.encoders:NEW_ENCODER``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crossfade.encoders.callable import CallableEncoder
+from crossfade.vectors import FloatMatrix
+from tests.cli.conftest import NEW
+
+
+def _embed(items: Sequence[str]) -> FloatMatrix:
+    """A vector that depends on the text alone."""
+    return np.stack([np.random.default_rng(len(item)).normal(size=NEW.dimension) for item in items]).astype(
+        np.float32
+    )
+
+
+NEW_ENCODER = CallableEncoder(_embed, NEW)
