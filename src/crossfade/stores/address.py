@@ -32,7 +32,7 @@ class Address:
     def __str__(self) -> str:
         identity = f"?id={quote(self.id_column)}" if self.id_column else ""
         column = f".{_quoted(self.column)}" if self.column else ""
-        return f"{self.scheme}://{redact(self.place)}#{_quoted(self.table)}{column}{identity}"
+        return redact(f"{self.scheme}://{self.place}#{_quoted(self.table)}{column}{identity}")
 
     @classmethod
     def parse(cls, text: str) -> Address:

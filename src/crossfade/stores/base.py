@@ -169,8 +169,8 @@ class Receipt:
 class Rows:
     """Rows of a store: `ids` (n,), `vectors` (n, d) float32, NaN where `null` (n,), further columns.
 
-    `kept` (n,), while new vectors are written: rows without an old vector whose new one an application
-    wrote itself and which keep it, whatever is produced for them.
+    `kept` (n,), while new vectors are written: rows whose new vector an application wrote itself, and
+    which keep it, whatever is produced for them.
     """
 
     ids: pa.Array
@@ -287,12 +287,13 @@ class Store(ABC):
         """Write new vectors of one part, durably, without any reader seeing them.
 
         `produce` gets the rows in batches whose boundaries depend on the part alone, so that the
-        bytes do too. A row without an old vector keeps the new one that it already has.
+        bytes do too. A row without an old vector keeps the new one that it already has; after a
+        switch, every row does.
         """
 
     @abstractmethod
     def publish(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
-        """Make the written vectors readable under `staged.name`; returns parts that are still to write."""
+        """Make the written vectors readable under `staged.name`; returns parts that are not written yet."""
 
     @abstractmethod
     def check_part(self, receipt: Receipt) -> str | None:
@@ -303,11 +304,18 @@ class Store(ABC):
         """Index the published new vectors like the old ones; the index is put in use by `switch`."""
 
     @abstractmethod
-    def switch(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+    def switch(self, staged: Staged, receipts: Mapping[str, Receipt], *, strict: bool = True) -> list[Part]:
         """Give the new vectors the column's name and their index, at once for all readers.
 
+        To be called again until it returns nothing.
+
+        Args:
+            strict: switch only when every row has its new vector. Under writers that never pause
+                that moment may never come; without it, rows that were added in the instant of the
+                switch lack a new vector until they are written right after it.
+
         Returns:
-            Parts that others wrote meanwhile; they must be written first, and nothing was switched.
+            Parts that are still to be written.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import shutil
 import time
 import uuid
@@ -15,7 +16,8 @@ from crossfade.errors import OutOfSpace, StoreError
 from crossfade.extras import load
 from crossfade.vectors.metadata import SPACE_KEY
 
-ATTEMPTS = 50
+ATTEMPTS = 200
+PAUSE = 0.02
 Value = TypeVar("Value")
 
 
@@ -26,20 +28,20 @@ def committed(attempt: Callable[[], Value], uri: str) -> Value:
         StoreError: others always did.
     """
     conflict: type[BaseException] = load("lance.commit", "lance").CommitConflictError
-    for number in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         try:
             with store_errors(uri, passing=conflict):
                 return attempt()
         except conflict:
-            time.sleep(min(0.5, 0.01 * 2**number))
+            time.sleep(random.uniform(0, PAUSE))
     raise StoreError(
         f"{uri}: others wrote between each of {ATTEMPTS} attempts to commit; nothing was changed: "
         "try again when there are fewer writers"
     )
 
 
-def rename(dataset: Any, names: Mapping[str, str], scratch: Path) -> None:
-    """Rename columns in one commit that Lance refuses if rows were added or changed since `dataset`.
+def rename(dataset: Any, names: Mapping[str, str], scratch: Path, *, strict: bool) -> None:
+    """Rename columns in one commit; a `strict` one is refused if rows were added or changed since `dataset`.
 
     `alter_columns` would rename them whatever others have written meanwhile. The schema for the
     stricter commit comes from a clone without data, since field ids cannot be set otherwise.
@@ -50,7 +52,7 @@ def rename(dataset: Any, names: Mapping[str, str], scratch: Path) -> None:
         renamed = dataset.shallow_clone(str(clone.absolute()), reference=dataset.version)
         renamed.alter_columns(*({"path": old, "name": new} for old, new in names.items()))
         _drop_stale_spaces(renamed)
-        operation = lance.LanceOperation.Project(renamed.lance_schema)
+        operation = lance.LanceOperation.Project(renamed.lance_schema, preserves_nullability=not strict)
         lance.LanceDataset.commit(dataset, operation, read_version=dataset.version, max_retries=0)
     finally:
         shutil.rmtree(clone, ignore_errors=True)

@@ -48,6 +48,7 @@ class FragmentFile:
         fragment: the fragment, of the version that is read.
         dimensions: of the old and the new vectors.
         names: columns of the old vectors and of the new ones; the latter None where there are none yet.
+        switched: whether the new vectors are the application's by now, so that none is replaced.
         id_column: where ids come from.
         what: the store, for messages.
     """
@@ -57,9 +58,11 @@ class FragmentFile:
         fragment: Any,
         dimensions: tuple[int, int],
         names: tuple[str, str | None],
+        switched: bool,
         id_column: str,
         what: str,
     ) -> None:
+        self._switched = switched
         self._fragment, self._what, self._id_column = fragment, what, id_column
         self._dimensions, (self._old, self._new) = dimensions, names
 
@@ -127,11 +130,11 @@ class FragmentFile:
     def _written_by_others(
         self, batch: pa.RecordBatch, null: NDArray[np.bool_]
     ) -> tuple[FloatMatrix | None, NDArray[np.bool_] | None]:
-        """New vectors of rows that have no old one: an application wrote them after a switch."""
-        if self._new is None or not null.any():
+        """New vectors that an application wrote itself: at least those of rows without an old one."""
+        if self._new is None or not (self._switched or null.any()):
             return None, None
         written, missing = read_vectors(batch.column(self._new), self._dimensions[1], self._what)
-        return written, null & ~missing
+        return written, ~missing if self._switched else null & ~missing
 
     def _check(self, produced: Produced, rows: int) -> None:
         expected = (rows, self._dimensions[1])

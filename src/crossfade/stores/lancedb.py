@@ -236,7 +236,8 @@ class LanceDB(Store):
         if fragment is None:
             raise PartGone(f"{self.uri}: part {part.key} is gone: the table was compacted; run apply again")
         dimensions = (self._dimension(dataset, old), staged.new.dimension)
-        file = lance_parts.FragmentFile(fragment, dimensions, (old, new), self.id_column, self.uri)
+        switched = staged.previous in dataset.schema.names
+        file = lance_parts.FragmentFile(fragment, dimensions, (old, new), switched, self.id_column, self.uri)
         source = self._source(dataset, fragment, staged)
         path = self._part_path(staged, part.key, source)
         with store_errors(self.uri):
@@ -248,29 +249,33 @@ class LanceDB(Store):
         return committed(lambda: self._publish_once(staged, receipts), self.uri)
 
     def _publish_once(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+        self._add_column(self._open(), staged)
         dataset = self._open()
-        if pending := self._missing(dataset, staged, receipts):
-            return pending
-        self._add_column(dataset, staged)
-        dataset = self._open()
+        missing = self._missing(dataset, staged, receipts)
+        not_written = {part.key for part in missing}
         field = dataset.lance_schema.field(self._names(dataset, staged)[1]).id()
         before = [one.metadata.to_json() for one in dataset.get_fragments()]
-        after = [_with_vectors(one, field, receipts.get(str(one["id"]))) for one in before]
-        if any(one is None for one in after):
-            return self._missing(dataset, staged, receipts)
+        written = {key: one for key, one in receipts.items() if key not in not_written}
+        after = [_with_vectors(one, field, written.get(str(one["id"]))) for one in before]
         if after != before:
-            self._merge(dataset, [one for one in after if one is not None])
-        return []
+            self._merge(dataset, after)
+        return missing
 
     def _missing(self, dataset: Any, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
-        """Parts without a receipt, rewritten since, or whose file somebody has cleaned away."""
+        """Parts without a receipt, rewritten since, or whose file somebody has cleaned away.
+
+        After a switch, a part that has no old vectors at all is the application's own.
+        """
+        switched = staged.previous in dataset.schema.names
         return [
             part
             for part in self._parts(dataset, staged)
-            if (receipt := receipts.get(part.key)) is None
-            or receipt.source != part.source
-            or not self._file_exists(receipt)
+            if not self._is_written(receipts.get(part.key), part)
+            and not (switched and part.source.startswith(":"))
         ]
+
+    def _is_written(self, receipt: Receipt | None, part: Part) -> bool:
+        return receipt is not None and receipt.source == part.source and self._file_exists(receipt)
 
     def _file_exists(self, receipt: Receipt) -> bool:
         if not receipt.location:
@@ -315,31 +320,32 @@ class LanceDB(Store):
             lance_index.build_index(dataset, new, name, like, staged.new.metric, dimensions)
             self._shelf(staged).take(self._open(), new, "new")
 
-    def switch(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
+    def switch(self, staged: Staged, receipts: Mapping[str, Receipt], *, strict: bool = True) -> list[Part]:
         def attempt() -> list[Part]:
-            if self.switched(staged):
-                return []
-            if pending := self._publish_once(staged, receipts):
-                return pending
+            missing = self._publish_once(staged, receipts)
+            if self.switched(staged) or (missing and strict):
+                return missing
             self._shelf(staged).put_back(self._open(), staged.name, "new")
             dataset = self._open()
-            if pending := self._missing(dataset, staged, receipts):
-                return pending
-            rename(dataset, {self.column: staged.previous, staged.name: self.column}, self.neighbourhood)
-            return []
+            if (missing := self._missing(dataset, staged, receipts)) and strict:
+                return missing
+            names = {self.column: staged.previous, staged.name: self.column}
+            rename(dataset, names, self.neighbourhood, strict=strict)
+            return self._missing(self._open(), staged, receipts)
 
-        pending = committed(attempt, self.uri)
-        if not pending:
+        missing = committed(attempt, self.uri)
+        if not missing:
             with store_errors(self.uri):
                 self._shelf(staged).take(self._open(), staged.previous, "old")
-        return pending
+        return missing
 
     def switch_back(self, staged: Staged) -> None:
         def attempt() -> None:
             if not self.switched(staged):
                 return
             self._shelf(staged).put_back(self._open(), staged.previous, "old")
-            rename(self._open(), {self.column: staged.name, staged.previous: self.column}, self.neighbourhood)
+            names = {self.column: staged.name, staged.previous: self.column}
+            rename(self._open(), names, self.neighbourhood, strict=False)
 
         committed(attempt, self.uri)
         with store_errors(self.uri):
@@ -465,11 +471,9 @@ def _random_rows(dataset: Any, count: int, seed: int, parts: Collection[str]) ->
     return candidates[np.sort(chosen)]
 
 
-def _with_vectors(metadata: dict[str, Any], field: int, receipt: Receipt | None) -> dict[str, Any] | None:
-    """The fragment's metadata with its new vectors; None if they are not written."""
-    if receipt is None:
-        return None
-    if not receipt.location or lance_parts.attached(metadata, field, receipt):
+def _with_vectors(metadata: dict[str, Any], field: int, receipt: Receipt | None) -> dict[str, Any]:
+    """The fragment's metadata with its new vectors, if they are written."""
+    if receipt is None or not receipt.location or lance_parts.attached(metadata, field, receipt):
         return metadata
     return lance_parts.attach(metadata, field, receipt)
 

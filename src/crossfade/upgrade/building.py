@@ -13,6 +13,7 @@ from crossfade.upgrade.plans import Plan
 from crossfade.upgrade.producing import Producer
 
 Progress = Callable[[int, int], None]
+ROUNDS = 5
 
 
 @dataclass
@@ -52,15 +53,18 @@ class Builder:
         return self.journal.receipts(self.plan.id)
 
     def build(self) -> None:
-        """Write every part and make the vectors readable beside the old ones."""
+        """Write every part and make the vectors readable beside the old ones.
+
+        Others may write faster than this catches up: what they add in the last round is left to the
+        cutover.
+        """
         pending = self.store.pending(self.plan.staging, self.receipts)
-        self._count(pending)
-        while True:
+        for _ in range(ROUNDS):
+            self._count(pending)
             self.write(pending)
             pending = self.store.publish(self.plan.staging, self.receipts)
             if not pending:
                 return
-            self._count(pending)
 
     def write(self, parts: list[Part]) -> None:
         """Write these parts."""

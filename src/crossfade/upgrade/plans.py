@@ -139,11 +139,13 @@ class Plan:
 
         return plan_summary(self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self), "found": self.found.to_dict()}
+
     def to_json(self) -> str:
         """Indented JSON; `from_json` reads it back."""
-        values = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        values["found"] = self.found.to_dict()
-        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str = "plan") -> Plan:

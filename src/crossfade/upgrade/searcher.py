@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crossfade.adapters import load_adapter
-from crossfade.encoders.base import Encoder
+from crossfade.encoders import Encoder, open_encoder
 from crossfade.errors import DimensionMismatch, SpaceMismatch, UnknownSpace, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import Hits, Store, open_store
@@ -27,8 +28,8 @@ class Searcher:
 
     Args:
         store: address of the column, or an open store.
-        old, new: encoders of queries; only those that the state asks for are used.
-        items: embeds raw items into the new space, for a cascade; `new` unless given.
+        old, new: encoders of queries; the plan's unless given. Only those that the state asks for are used.
+        items: embeds raw items into the new space, for a cascade; the plan's unless given, else `new`.
         space: of the store's vectors, where none is recorded and no upgrade says so.
         exact: search without an index.
     """
@@ -44,8 +45,8 @@ class Searcher:
         exact: bool = False,
     ) -> None:
         self.store = open_store(store) if isinstance(store, str) else store
-        self._encoders = {"old": old, "new": new}
-        self._items = items or new
+        self._encoders = {"old": old, "new": new, "items": items}
+        self._planned: dict[str, Encoder] = {}
         self._space, self._exact = space, exact
         self._galleries: dict[str, Gallery] = {}
         self._journal: Journal | None = None
@@ -101,10 +102,19 @@ class Searcher:
     ) -> list[Hits]:
         if plan is None:
             space = self._present_space()
-            asked = Queries(queries, vectors, self._encoders, {"old": space, "new": space})
+            asked = Queries(queries, vectors, self._encoders.get, {"old": space})
             return self.store.search(asked.old, k, space, columns=columns, exact=self._exact)
-        asked = Queries(queries, vectors, self._encoders, {"old": plan.old, "new": plan.new})
+        asked = Queries(queries, vectors, partial(self._encoder, plan), {"old": plan.old, "new": plan.new})
         return strategy(plan.strategy).answer(self._gallery(plan), asked, k, columns)
+
+    def _encoder(self, plan: Plan, role: str) -> Encoder | None:
+        """The encoder that was given for this role, else the one that the plan names."""
+        given, named = self._encoders[role], plan.encoders.get(role, "")
+        if given is not None or not named:
+            return given
+        if named not in self._planned:
+            self._planned[named] = open_encoder(named, space=plan.old if role == "old" else plan.new)
+        return self._planned[named]
 
     def _in_force(self) -> Plan | None:
         """The latest plan that was cut over and not rolled back; None while the old model serves.
@@ -131,7 +141,8 @@ class Searcher:
             adapter = load_adapter(Path(plan.adapter.path)) if plan.adapter else None
             caches = strategy(plan.strategy).writes == "cache"
             cache = self.store.cache(plan.id, plan.new) if caches else None
-            self._galleries[plan.id] = Gallery(self.store, plan, adapter, self._items, cache, self._exact)
+            items = (self._encoder(plan, "items") or self._encoder(plan, "new")) if caches else None
+            self._galleries[plan.id] = Gallery(self.store, plan, adapter, items, cache, self._exact)
         return self._galleries[plan.id]
 
     def _present_space(self) -> Space:

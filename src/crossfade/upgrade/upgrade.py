@@ -24,6 +24,8 @@ from crossfade.upgrade.wording import size
 RISK = 0.001
 """Share of wrong rows that `verify` rules out where recomputing a row costs next to nothing."""
 EMBEDDED_SAMPLES = 200
+STRICT_ROUNDS = 5
+"""How often a cutover waits for a moment without missing rows before it catches up afterwards."""
 _BUSY = (State.TRANSFORMING, State.BUILT, State.VERIFIED, State.CUT_OVER)
 
 
@@ -88,6 +90,10 @@ class Upgrade:
         """Where it stands; can be asked at any time, also while another process is at work."""
         return read_status(self._journal, self.plan)
 
+    def skipped(self) -> list[tuple[str, str]]:
+        """Ids and reasons of the rows that were left without a new vector."""
+        return self._journal.skipped(self.plan.id)
+
     def apply(self, progress: Progress | None = None, *, encoder: Encoder | None = None) -> Status:
         """Do what the plan says, up to vectors that are built and not yet in use.
 
@@ -109,12 +115,8 @@ class Upgrade:
         with self._step(APPLY) as state:
             adapter = checking.open_adapter(self.plan)
             self._check_store(state)
-            if state in (State.BUILT, State.VERIFIED) and not self._pending():
-                return self.status()
-            try:
+            if state not in (State.BUILT, State.VERIFIED) or self._pending():
                 self._transform(state, self._maker(adapter, encoder), progress)
-            except KeyboardInterrupt:
-                raise self._interrupted() from None
         return self.status()
 
     def verify(self, samples: int | None = None, *, encoder: Encoder | None = None) -> Verification:
@@ -157,7 +159,7 @@ class Upgrade:
                     "run crossfade apply and crossfade verify first"
                 )
             note = self._switch(progress, encoder) if self._writes_column else ""
-            self._journal.move(self.plan.id, State.CUT_OVER, note, remarks=[], served=True)
+            self._journal.move(self.plan.id, State.CUT_OVER, note, remarks=[], served=True, switching=False)
         return self.status()
 
     def rollback(self) -> Status:
@@ -191,18 +193,20 @@ class Upgrade:
     def _step(self, step: Step) -> Iterator[State]:
         """Be the only writer, from a state that the step may start from."""
         with self._journal.lease(step.name):
-            state = self._settled()
+            state = self._settled(step)
             require(step, state, self.plan.id)
             yield state
 
-    def _settled(self) -> State:
-        """The state, after a switch that a crash kept from being recorded."""
+    def _settled(self, step: Step) -> State:
+        """The state, after a switch that a crash kept from being recorded; a cutover goes on by itself."""
         state = self._journal.state(self.plan.id)
-        if not self._writes_column or state in (State.PLANNED, State.RETIRED):
+        resumes = step is CUTOVER and self._journal.fact(self.plan.id, "switching", False)
+        if not self._writes_column or resumes or state in (State.PLANNED, State.RETIRED):
             return state
         switched, move = self.store.switched(self.plan.staging), self._journal.move
         if switched and state in (State.VERIFIED, State.ROLLED_BACK):
-            move(self.plan.id, State.CUT_OVER, "found switched after an interruption", served=True)
+            note = "found switched after an interruption"
+            move(self.plan.id, State.CUT_OVER, note, served=True, switching=False)
         elif not switched and state is State.CUT_OVER and self.store.space() == self.plan.new:
             move(self.plan.id, State.RETIRED, "found without old vectors after an interruption")
         elif not switched and state is State.CUT_OVER:
@@ -219,9 +223,12 @@ class Upgrade:
     def _transform(self, state: State, produce: Produce | None, progress: Progress | None) -> None:
         resumed = "resumed" if state is State.TRANSFORMING else ""
         self._journal.move(self.plan.id, State.TRANSFORMING, resumed, verified=False)
-        if produce is not None:
-            self._builder(produce, progress).build()
-            self._index()
+        try:
+            if produce is not None:
+                self._builder(produce, progress).build()
+                self._index()
+        except KeyboardInterrupt:
+            raise self._interrupted() from None
         self._journal.move(self.plan.id, State.BUILT)
 
     def _index(self) -> None:
@@ -238,7 +245,7 @@ class Upgrade:
 
     def _planned_encoder(self) -> Encoder | None:
         named = self.plan.encoders.get("items", "")
-        return open_encoder(named) if named and self._strategy.embeds else None
+        return open_encoder(named, space=self.plan.new) if named and self._strategy.embeds else None
 
     def _builder(self, produce: Produce, progress: Progress | None) -> Builder:
         return Builder(self.store, self._journal, self.plan, produce, self._strategy.embeds, progress)
@@ -253,12 +260,14 @@ class Upgrade:
         return ColumnVerifier(self.store, self.plan, self._receipts, produce, count).checks()
 
     def _switch(self, progress: Progress | None, encoder: Encoder | None) -> str:
-        late = 0
-        while pending := self.store.switch(self.plan.staging, self._receipts):
+        """Switch, writing what others added until nothing is missing any more."""
+        self._journal.set(self.plan.id, switching=True)
+        late = rounds = 0
+        while pending := self.store.switch(self.plan.staging, self._receipts, strict=rounds < STRICT_ROUNDS):
             produce = self._maker(checking.open_adapter(self.plan), encoder)
             assert produce is not None
             self._builder(produce, progress).write(pending)
-            late += sum(part.rows for part in pending)
+            late, rounds = late + sum(part.rows for part in pending), rounds + 1
         return f"caught up with {late} rows in parts written meanwhile" if late else ""
 
     def _switch_back(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -97,7 +97,7 @@ class Queries:
     Args:
         items: the queries themselves, if an encoder is to embed them.
         vectors: ready vectors by role, ``old`` and ``new``.
-        encoders: encoders by role.
+        encoder: finds the encoder of a role, if there is one.
         spaces: the spaces that these must be in.
     """
 
@@ -105,10 +105,10 @@ class Queries:
         self,
         items: Sequence[Any] | None,
         vectors: dict[str, FloatMatrix | None],
-        encoders: dict[str, Encoder | None],
+        encoder: Callable[[str], Encoder | None],
         spaces: dict[str, Space],
     ) -> None:
-        self._items, self._encoders, self._spaces = items, encoders, spaces
+        self._items, self._encoder, self._spaces = items, encoder, spaces
         self._vectors = {role: given for role, given in vectors.items() if given is not None}
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class Queries:
 
     def _embedded(self, role: str) -> FloatMatrix:
         if role not in self._vectors:
-            encoder = self._encoders.get(role)
+            encoder = self._encoder(role) if self._items is not None else None
             if encoder is None or self._items is None:
                 raise UsageError(
                     f"this search needs queries of the {role} model, {self._spaces[role]}; "

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from store_backends import BACKENDS, Backend
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda kind: kind.name)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """Every store in turn."""
+    made: Backend = request.param(tmp_path / "db")
+    return made
