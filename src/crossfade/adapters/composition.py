@@ -46,10 +46,14 @@ class Chain(Adapter):
     def _learn(self, pairs: PreparedPairs) -> None:
         raise NotSupported("a chain is not fitted itself; fit its links and compose them with chain(a, b)")
 
-    def _map(self, X: FloatMatrix) -> FloatMatrix:
+    def _map_block(self, X: FloatMatrix) -> FloatMatrix:
+        # The links take care of lengths themselves.
         for link in self.links:
             X = link._map_block(X)
         return X
+
+    def _map(self, X: FloatMatrix) -> FloatMatrix:
+        return self._map_block(X)
 
     def get_params(self) -> dict[str, Any]:
         return {"links": " → ".join(link.name for link in self.links)}
