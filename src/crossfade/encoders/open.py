@@ -15,8 +15,8 @@ from crossfade.errors import UnknownSpace, UsageError
 from crossfade.spaces import Space
 
 FORMS = (
-    "onnx:DIR#image, onnx:DIR#text, python:MODULE:ATTRIBUTE, sentence-transformers:NAME[@REVISION] "
-    "or openai:MODEL[@URL]"
+    "onnx:DIR#image, onnx:DIR#text, trained:DIR, python:MODULE:ATTRIBUTE, "
+    "sentence-transformers:NAME[@REVISION] or openai:MODEL[@URL]"
 )
 
 
@@ -24,7 +24,7 @@ def open_encoder(spec: str, *, space: Space | None = None) -> Encoder:
     """Open an encoder.
 
     Args:
-        spec: ``onnx:DIR#image`` or ``#text``, ``python:MODULE:ATTRIBUTE``,
+        spec: ``onnx:DIR#image`` or ``#text``, ``trained:DIR``, ``python:MODULE:ATTRIBUTE``,
             ``sentence-transformers:NAME[@REVISION]`` or ``openai:MODEL[@URL]``.
         space: the space that it must embed into; needed for a plain function, which says nothing about it.
 
@@ -109,9 +109,16 @@ def _open_openai(rest: str, space: Space | None) -> Encoder:
     return OpenAIEncoder(model, url or DEFAULT_URL, space=space)
 
 
+def _open_trained(rest: str, space: Space | None) -> Encoder:
+    from crossfade.encoders.trained import TrainedEncoder
+
+    return TrainedEncoder.load(rest)
+
+
 _KINDS: dict[str, Callable[[str, Space | None], Encoder]] = {
     "onnx": _open_onnx,
     "python": _open_python,
     "sentence-transformers": _open_sentence_transformers,
     "openai": _open_openai,
+    "trained": _open_trained,
 }
