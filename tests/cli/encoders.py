@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from tests.cli.conftest import NEW
 
 from crossfade.encoders.callable import CallableEncoder
 from crossfade.vectors import FloatMatrix
-from tests.cli.conftest import NEW
 
 
 def _embed(items: Sequence[str]) -> FloatMatrix:

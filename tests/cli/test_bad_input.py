@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.cli.conftest import NEW, OLD, ROWS, Finished, Models, Run, write
 
 from crossfade.spaces import Space
 from crossfade.vectors import Vectors
-from tests.cli.conftest import NEW, OLD, ROWS, Finished, Models, Run, write
 
 
 def _refused(done: Finished, *words: object) -> None:
@@ -140,7 +140,8 @@ def test_missing_extra_names_the_pip_line(tmp_path: Path) -> None:
     ]
     script = (
         "import sys; sys.modules['torch'] = None\n"
-        f"from crossfade.cli import main; main(['fit', '--old', {str(files[0])!r}, '--new', {str(files[1])!r},"
+        "from crossfade.cli import main\n"
+        f"main(['fit', '--old', {str(files[0])!r}, '--new', {str(files[1])!r},"
         f" '--method', 'residual-mlp', '--out', {str(tmp_path / 'a')!r}])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.cli.conftest import NEW, ROWS, Models, Run
 
 from crossfade.cli import main
 from crossfade.vectors import open_vectors
-from tests.cli.conftest import NEW, ROWS, Models, Run
 
 
 @pytest.fixture
@@ -112,7 +112,21 @@ def test_search_answers_through_the_strategy_in_force(plan: Path, store: str, ru
 
 @pytest.mark.parametrize(
     "command",
-    "demo inspect fit transform evaluate plan apply status verify cutover rollback retire search".split(),
+    [
+        "demo",
+        "inspect",
+        "fit",
+        "transform",
+        "evaluate",
+        "plan",
+        "apply",
+        "status",
+        "verify",
+        "cutover",
+        "rollback",
+        "retire",
+        "search",
+    ],
 )
 def test_every_command_has_help_and_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
