@@ -9,10 +9,8 @@ from typing import Any
 
 from crossfade.adapters.base import Adapter
 from crossfade.adapters.judging import Bootstrap, Interval, Judge, Judged
-from crossfade.adapters.linear import LinearAdapter
 from crossfade.adapters.prepared import PreparedPairs, RowSample
 from crossfade.adapters.registry import METHODS, make_adapter, method_class
-from crossfade.adapters.statistics import SplitStatistics, gather
 from crossfade.adapters.subsets import Without, read_held_out
 from crossfade.errors import MissingExtra, TooFewPairs, TrainingDiverged, UsageError
 from crossfade.vectors import Pairs
@@ -138,26 +136,17 @@ class _Trial:
         self._fitting = PreparedPairs(Without(pairs, rows))
         self._held_out = read_held_out(pairs, rows)
         self._judge = Judge(self._held_out, backward=backward)
-        self._statistics: SplitStatistics | None = None
         self._judged: list[tuple[Adapter, Judged, float]] = []
 
     def attempt(self, name: str) -> None:
         start = perf_counter()
         try:
-            adapter = self._fit(make_adapter(name, seed=self._seed))
+            adapter = make_adapter(name, seed=self._seed).fit_prepared(self._fitting)
         except (MissingExtra, TooFewPairs, TrainingDiverged) as reason:
             self.skipped.append((name, str(reason)))
             return
         seconds = perf_counter() - start
         self._judged.append((adapter, self._judge(adapter.transform(self._held_out.X)), seconds))
-
-    def _fit(self, adapter: Adapter) -> Adapter:
-        adapter.require_pairs(len(self._fitting), *self._fitting.dimensions)
-        if not isinstance(adapter, LinearAdapter):
-            return adapter.fit_prepared(self._fitting)
-        # One pass over the pairs serves the whole linear family.
-        self._statistics = self._statistics or gather(self._fitting, self._seed)
-        return adapter.fit_statistics(self._fitting, self._statistics)
 
     def scores(self) -> list[MethodScore]:
         if not self._judged:

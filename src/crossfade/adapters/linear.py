@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,10 +11,6 @@ from crossfade.adapters.base import Adapter
 from crossfade.adapters.prepared import PreparedPairs
 from crossfade.adapters.statistics import Matrix, SplitStatistics, gather
 from crossfade.vectors import FloatMatrix
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -50,13 +46,6 @@ class LinearAdapter(Adapter):
 
     def _learn(self, pairs: PreparedPairs) -> None:
         self._learn_statistics(gather(pairs, self.seed))
-
-    def fit_statistics(self, pairs: PreparedPairs, split: SplitStatistics) -> Self:
-        """Fit without another pass over `pairs`, whose statistics `split` holds (see `gather`)."""
-        self.require_pairs(len(pairs), *pairs.dimensions)
-        self._learn_statistics(split)
-        self._take_over(pairs)
-        return self
 
     @abstractmethod
     def _learn_statistics(self, split: SplitStatistics) -> None:

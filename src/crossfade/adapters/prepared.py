@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,7 @@ class PreparedPairs:
         self._pairs = pairs
         self.source, self.target = pairs.source, pairs.target
         self.dimensions = pairs.dimensions
+        self.gathered: dict[int, Any] = {}  # by seed; see `statistics.gather`
         self._unit = uses_unit_length(pairs.source), uses_unit_length(pairs.target)
         _require_dimension(pairs.source, self.dimensions[0], "source vectors")
         _require_dimension(pairs.target, self.dimensions[1], "target vectors")

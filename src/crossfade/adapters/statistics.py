@@ -116,7 +116,14 @@ class SplitStatistics:
 
 
 def gather(pairs: PreparedPairs, seed: int) -> SplitStatistics:
-    """One pass over `pairs`; serves every linear method."""
+    """One pass over `pairs`; its result serves every linear method, and is kept with the pairs."""
+    if seed not in pairs.gathered:
+        pairs.gathered[seed] = _gather(pairs, seed)
+    split: SplitStatistics = pairs.gathered[seed]
+    return split
+
+
+def _gather(pairs: PreparedPairs, seed: int) -> SplitStatistics:
     held_out = pairs.held_out(seed)
     split: SplitStatistics | None = None
     for x, y, mask in pairs.split_blocks(held_out):

@@ -46,7 +46,7 @@ def fit(
     from crossfade.cli.reading import Reading
 
     pairs = Reading(old_space, new_space, id_column, vector_column).pairs(old, new)
-    adapter, auto = _fit(pairs if direction == "forward" else pairs.reversed(), method, seed)
+    adapter, auto = _fit(pairs if direction == "forward" else pairs.reversed(), method, direction, seed)
     adapter.save_pretrained(out)
     if json:
         emit_json(_summary(adapter, auto, out))
@@ -58,12 +58,12 @@ def fit(
             console.print(line, markup=False)
 
 
-def _fit(pairs: Any, method: str, seed: int) -> tuple[Adapter, AutoFit | None]:
+def _fit(pairs: Any, method: str, direction: str, seed: int) -> tuple[Adapter, AutoFit | None]:
     from crossfade.adapters.auto import fit_auto
     from crossfade.adapters.registry import make_adapter
 
     if method == "auto":
-        auto = fit_auto(pairs, seed=seed)
+        auto = fit_auto(pairs, direction=direction, seed=seed)
         return auto.adapter, auto
     return make_adapter(method, seed=seed).fit_pairs(pairs), None
 
@@ -72,7 +72,7 @@ def _tried(auto: AutoFit | None) -> list[str]:
     if auto is None:
         return []
     judged = [
-        f"  {score.method:<14} held-out pairs found first: {score.retrieval.value:.3f} "
+        f"  {score.method:<14} new model's neighbours found, held out: {score.retrieval.value:.3f} "
         f"[{score.retrieval.low:.3f}, {score.retrieval.high:.3f}]"
         for score in auto.scores
     ]
