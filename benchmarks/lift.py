@@ -153,7 +153,12 @@ def compare(kind: str, source: Path, folder: Path, repeats: int, seed: int, rows
 
 def environment() -> dict[str, Any]:
     versions = {"Python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}
-    return {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[1], **versions}
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1),
+        **versions,
+    }
 
 
 def table(report: dict[str, Any]) -> str:
