@@ -125,4 +125,4 @@ def test_queries_among_the_pairs_are_reported() -> None:
     from dataclasses import replace
 
     verdict = decide([replace(result(old=0.3, query=0.4, new=0.4), queries_in_pairs=7)])
-    assert any("7 of the 1000 queries of t are among the pairs" in reason for reason in verdict.reasons)
+    assert any("7 of the 1000 queries of t have exactly the vector" in reason for reason in verdict.reasons)

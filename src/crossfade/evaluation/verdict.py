@@ -213,15 +213,16 @@ def _reasons(
             + "; ".join(f"{task.name} {_span(task.pairwise(chosen.key, best.key))}" for task in tasks)
             + "."
         )
-    reasons += _rejected(candidates, tasks)
-    reasons += _out_of_reach(have)
-    reasons += [
-        f"{task.queries_in_pairs} of the {task.n_queries} queries of {task.name} are among the pairs the "
-        "maps were fitted on, which flatters the maps: fit on other items."
+    return [*reasons, *_rejected(candidates, tasks), *_out_of_reach(have), *_leaks(tasks)]
+
+
+def _leaks(tasks: Sequence[TaskResult]) -> list[str]:
+    return [
+        f"{task.queries_in_pairs} of the {task.n_queries} queries of {task.name} have exactly the vector of "
+        "one of the pairs; fit on items that are no queries, else the maps look better than they are."
         for task in tasks
         if task.queries_in_pairs
     ]
-    return reasons
 
 
 def _rejected(candidates: Sequence[RowResult], tasks: Sequence[TaskResult]) -> list[str]:
