@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from crossfade.datasets.captions import Captions, captions_from_table
+from crossfade.datasets.relevance import Relevance
 from crossfade.datasets.scenes import generate, scenes_table
 from crossfade.encoders.onnx import OnnxEncoder
 from crossfade.evaluation import Judgements, RetrievalTask
@@ -19,6 +20,7 @@ from crossfade.vectors import ArrayPairs, FloatMatrix, Vectors
 
 GALLERY_SCENES = 5000
 PAIR_SCENES = 1500
+QUERIES = 1000
 ASSETS = Path(__file__).parent / "assets"
 Generation = Literal["old", "new"]
 
@@ -97,13 +99,24 @@ def pairs_of(old: Embedded, new: Embedded) -> ArrayPairs:
 
 
 def tasks_of(scenes: Scenes, old: Embedded, new: Embedded) -> list[RetrievalTask]:
-    """Find the picture for a caption, and the captions for a picture."""
-    to_image = Judgements.from_relevance(scenes.captions.text_to_image, captions=True)
-    to_text = Judgements.from_relevance(scenes.captions.image_to_text, captions=True)
+    """Find the picture for a caption, and the captions for a picture; `QUERIES` of each, at random."""
+    captions = scenes.captions
     return [
-        RetrievalTask("text→image", old.texts, new.texts, old.images, new.images, to_image),
-        RetrievalTask("image→text", old.images, new.images, old.texts, new.texts, to_text),
+        _task("text→image", captions.text_to_image, (old.texts, new.texts), (old.images, new.images)),
+        _task("image→text", captions.image_to_text, (old.images, new.images), (old.texts, new.texts)),
     ]
+
+
+def _task(
+    name: str, relevance: Relevance, queries: tuple[Vectors, Vectors], gallery: tuple[Vectors, Vectors]
+) -> RetrievalTask:
+    count = min(QUERIES, relevance.n_queries)
+    asked = np.sort(np.random.default_rng(0).choice(relevance.n_queries, count, replace=False))
+    kept = np.isin(relevance.queries, asked)
+    rows, items = np.searchsorted(asked, relevance.queries[kept]), relevance.items[kept]
+    truth = Judgements(count, relevance.n_gallery, rows, items, captions=True)
+    old, new = queries
+    return RetrievalTask(name, old.take(asked), new.take(asked), *gallery, truth)
 
 
 def gallery_table(scenes: Scenes, vectors: FloatMatrix, space: Space) -> pa.Table:

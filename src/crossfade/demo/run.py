@@ -169,17 +169,17 @@ class Demo:
         )
         plan.save(self.folder / "plan.json")
         self.console.print(facts_panel(f"plan {plan.id}", plan.summary()))
-        upgrade = Upgrade.create(plan, encoder=self.new_model.image)
+        upgrade = Upgrade.create(plan)
         if plan.strategy != "keep":
             self._carry_out(upgrade)
         return plan, upgrade
 
     def _carry_out(self, upgrade: Upgrade) -> None:
         self._say("Apply, verify, cut over")
-        upgrade.apply()
-        verification = upgrade.verify()
+        upgrade.apply(encoder=self.new_model.image)
+        verification = upgrade.verify(encoder=self.new_model.image)
         self.console.print(facts_panel("verified", verification.summary()))
-        upgrade.cutover()
+        upgrade.cutover(encoder=self.new_model.image)
         self._tell(f"state {upgrade.status().state.value}: readers see the new model")
 
     def _ask(self) -> list[Hits]:
