@@ -121,8 +121,8 @@ def document(report: dict[str, Any]) -> str:
         f"Made by `python benchmarks/search.py`, seed {SEED}: top-{K} of {report['gallery']:,} × "
         f"{report['dimension']}, {report['repeats']} alternating repeats, {machine['cores']} cores, other "
         f"work beside it (load {machine['load']:.1f}). Ratios are our time / `faiss.knn`'s in the same "
-        "repeat (median; below 1 is faster). The gallery is not normalised: for cosine `faiss.knn` would need "
-        "a normalised copy first, and is timed by inner product, without it.",
+        "repeat (median; below 1 is faster). The gallery is not normalised: for cosine `faiss.knn` would "
+        "need a normalised copy first, and is timed by inner product, without it.",
         _times(report["times"]),
         f"Growth of the peak memory in one search, beside the gallery of {report['gallery_mib']:.0f} MiB:",
         _memory(report["memory"]),
