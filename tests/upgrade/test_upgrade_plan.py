@@ -119,9 +119,21 @@ def test_an_evaluation_of_other_models_is_refused(kit: Kit) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"strategy": "gallery", "adapter": adapter("backward")}, WrongDirection, "already in old-model"),
-        ({"strategy": "query", "adapter": adapter("forward")}, WrongDirection, "already in new-model"),
-        ({"strategy": "gallery", "adapter": None}, UsageError, "needs an adapter from old-model"),
+        (
+            {"strategy": "gallery", "adapter": adapter("backward")},
+            WrongDirection,
+            r"needs a map from old-model .*--direction forward",
+        ),
+        (
+            {"strategy": "query", "adapter": adapter("forward")},
+            WrongDirection,
+            r"needs a map into old-model .*--direction backward",
+        ),
+        (
+            {"strategy": "gallery", "adapter": None},
+            UsageError,
+            r"gallery needs an adapter; .*--direction forward.*--adapter DIR",
+        ),
         ({"strategy": "gallery", "old": Space("impostor", D_OLD)}, SpaceMismatch, "impostor"),
         ({"strategy": "gallery", "old": Space("old-model", 99)}, DimensionMismatch, "16 dimensions.*99"),
         ({"strategy": "gallery", "old": None}, UnknownSpace, "--space"),
@@ -159,7 +171,7 @@ def _spoilt() -> np.ndarray:
 
 
 def test_unusable_vectors_are_counted_and_refused(kit: Kit) -> None:
-    kit.table.add(rows(range(900, 904), _spoilt()))
+    kit.write(rows(range(900, 904), _spoilt()))
     kit.table.add(rows([950], None))
     with pytest.raises(
         InvalidVectors, match=r"4 of 245 vectors are unusable \(1 NaN, 1 infinite, 1 null, 1 zero\)"
@@ -168,7 +180,7 @@ def test_unusable_vectors_are_counted_and_refused(kit: Kit) -> None:
 
 
 def test_unusable_vectors_are_skipped_by_option_and_listed(kit: Kit) -> None:
-    kit.table.add(rows(range(900, 904), _spoilt()))
+    kit.write(rows(range(900, 904), _spoilt()))
     kit.table.add(rows([950], None))
     made = kit.plan(on_invalid="skip")
     assert made.invalid == {"NaN": 1, "infinite": 1, "null": 1, "zero": 1}
@@ -183,7 +195,7 @@ def test_unusable_vectors_are_skipped_by_option_and_listed(kit: Kit) -> None:
 
 def test_unusable_vectors_that_appear_later_stop_apply_and_can_be_corrected(kit: Kit) -> None:
     upgrade = kit.upgrade(changed_rows=1.0)
-    kit.table.add(rows(range(900, 904), _spoilt()))
+    kit.write(rows(range(900, 904), _spoilt()))
     with pytest.raises(
         InvalidVectors, match=r"3 rows cannot be given a new vector .*first ids: 900, 901, 902"
     ):
@@ -207,7 +219,7 @@ def test_an_empty_store_is_refused(kit: Kit) -> None:
 
 
 def test_inspection_names_every_problem_and_its_remedy(kit: Kit) -> None:
-    kit.table.add(rows(range(900, 904), _spoilt()))
+    kit.write(rows(range(900, 904), _spoilt()))
     kit.table.add(kit.gallery([5]))
     found = inspect_store(kit.uri)
     assert [one.kind for one in found.problems] == ["space", "duplicates", "invalid"]

@@ -98,6 +98,10 @@ class Kit:
     def table(self) -> Any:
         return lancedb.connect(self.folder).open_table("items")
 
+    def write(self, added: pa.Table) -> None:
+        """Append without LanceDB's own checks."""
+        lance.write_dataset(added, str(self.folder / "items.lance"), mode="append")
+
     @property
     def dataset(self) -> Any:
         return lance.dataset(str(self.folder / "items.lance"))

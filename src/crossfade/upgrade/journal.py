@@ -218,16 +218,16 @@ class Journal:
 
     def holder(self) -> dict[str, Any] | None:
         """Who is writing now, if anybody is."""
-        rows = self._all("SELECT holder, expires FROM lease")
+        rows = self._all("SELECT holder, expires, token FROM lease")
         if not rows or rows[0][1] < time.time():
             return None
         who: dict[str, Any] = json.loads(rows[0][0])
-        return None if is_dead(who) else who
+        return None if is_dead(who, rows[0][2]) else who
 
     def _take(self, token: str, holder: str, expires: float) -> str | None:
         with self._transaction():
-            rows = self._all("SELECT holder, expires FROM lease")
-            if rows and rows[0][1] >= time.time() and not is_dead(json.loads(rows[0][0])):
+            rows = self._all("SELECT holder, expires, token FROM lease")
+            if rows and rows[0][1] >= time.time() and not is_dead(json.loads(rows[0][0]), rows[0][2]):
                 return str(rows[0][0])
             self._connection.execute(
                 "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?)", (token, holder, expires)

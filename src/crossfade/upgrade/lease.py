@@ -9,14 +9,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from crossfade.errors import UpgradeLocked
+from crossfade.errors import StoreError, UpgradeLocked
 
 SECONDS = 60.0
 HEARTBEAT = 10.0
+_HELD: set[str] = set()
+"""Tokens that this process holds; one that could not be given back, on a full disk, is not among them."""
 
 
 def process_start(pid: int) -> str:
@@ -33,10 +36,12 @@ def holder(action: str) -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": pid, "start": process_start(pid), "action": action}
 
 
-def is_dead(who: dict[str, Any]) -> bool:
+def is_dead(who: dict[str, Any], token: str) -> bool:
     """Whether the holder is known to have ended: only its own host can tell."""
     if who["host"] != socket.gethostname():
         return False
+    if who["pid"] == os.getpid() and who["start"] == process_start(os.getpid()):
+        return token not in _HELD
     try:
         os.kill(who["pid"], 0)
     except ProcessLookupError:
@@ -75,6 +80,7 @@ class Lease:
         other = self._take(self.token, json.dumps(holder(self._action)), time.time() + SECONDS)
         if other is not None:
             raise UpgradeLocked(locked_by(json.loads(other)))
+        _HELD.add(self.token)
         self._thread.start()
         return self
 
@@ -83,7 +89,11 @@ class Lease:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self._release(self.token)
+        _HELD.discard(self.token)
+        with suppress(
+            StoreError
+        ):  # a full disk must not hide what happened; nobody waits for a token not held
+            self._release(self.token)
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT):

@@ -20,6 +20,7 @@ from crossfade.errors import (
     UnknownSpace,
     UnreadableFile,
     UsageError,
+    WrongDirection,
 )
 from crossfade.evaluation.result import Evaluation
 from crossfade.spaces import Space
@@ -140,6 +141,11 @@ def _adapter(request: _Request) -> tuple[Adapter | None, str]:
     given = request.adapter
     if given is None and request.evaluation is not None:
         given = _from_evaluation(request.evaluation, request.choice)
+    if given is None:
+        raise UsageError(
+            f"strategy {request.choice.strategy} needs an adapter; fit one "
+            f"(crossfade fit --direction {needed}) and name it (--adapter DIR)"
+        )
     if isinstance(given, (str, Path)):
         return load_adapter(given), str(given)
     return given, ""
@@ -161,6 +167,7 @@ def _spaces(
     if not found.dimension:
         raise StoreError(f"{found.uri}: no vectors to upgrade; the table has {found.rows} rows")
     settled = settle_space(found.space, old, found.dimension, found.uri)
+    _require_direction(adapter, request.choice.strategy, settled)
     candidates = [new, *_spaces_of(adapter, request.choice.strategy)]
     candidates += [request.evaluation.new] if request.evaluation else []
     candidates += [request.encoder.space] if request.encoder else []
@@ -170,6 +177,19 @@ def _spaces(
             "nothing says what the new model is; name it with --new-space NAME (new= in Python)"
         )
     return settled, known[0] if known else settled
+
+
+def _require_direction(adapter: Adapter | None, strategy: str, old: Space) -> None:
+    """An adapter of the wrong direction is named as such, before its spaces confuse everything else."""
+    if adapter is None:
+        return
+    forward = find_strategy(strategy).direction == "forward"
+    if old == (adapter.target if forward else adapter.source):
+        raise WrongDirection(
+            f"strategy {strategy} needs a map {'from' if forward else 'into'} {old}; this {adapter.name} "
+            f"adapter maps from {adapter.source} to {adapter.target}: fit one in the other direction "
+            f"(crossfade fit --direction {'forward' if forward else 'backward'})"
+        )
 
 
 def _spaces_of(adapter: Adapter | None, strategy: str) -> list[Space | None]:
