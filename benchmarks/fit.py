@@ -1,6 +1,6 @@
 """Fit maps on 512 -> 768 pairs, in memory and streamed from Parquet: time and peak memory.
 
-    python benchmarks/fit.py --out DIR [--rows 100000] [--streamed-rows 1000000] [--seed 0]
+    python benchmarks/fit.py --out DIR [--rows 100000] [--streamed-rows 1000000] [--repeats 3] [--seed 0]
 
 Each fit is a process of its own, so that its peak memory is its own. Before and after the fit, the same
 process multiplies blocks of the same shapes with bare numpy (XᵀX and XᵀY, float32, as many rows as
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -114,14 +115,28 @@ def measure(method: str, case: str, rows: int, folder: Path, seed: int) -> dict[
     command = [sys.executable, __file__, "--child", method, case, str(rows), "--out", str(folder)]
     done = subprocess.run([*command, "--seed", str(seed)], check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
-    print(row(result), file=sys.stderr)
     return result
+
+
+def repeat(method: str, case: str, rows: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure a case some times: medians of times and ratios, the largest peak."""
+    runs = [measure(method, case, rows, options.out, options.seed) for _ in range(options.repeats)]
+    timed = ("seconds", "cpu_seconds", "bare_seconds", "ratio")
+    summary = {
+        **runs[0],
+        **{name: statistics.median(run[name] for run in runs) for name in timed},
+        "peak_bytes": max(run["peak_bytes"] for run in runs),
+        "all_seconds": [run["seconds"] for run in runs],
+    }
+    print(row(summary), file=sys.stderr)
+    return summary
 
 
 def row(one: dict[str, Any]) -> str:
     """One fit as a row of the Markdown table."""
     return (
-        f"| {one['method']} | {one['case']} | {one['rows']:,} | {one['seconds']:.1f} "
+        f"| {one['method']} | {one['case']} | {one['rows']:,} "
+        f"| {one['seconds']:.1f} ({min(one['all_seconds']):.1f} to {max(one['all_seconds']):.1f}) "
         f"| {one['cpu_seconds']:.1f} | {one['bare_seconds']:.1f} | {one['ratio']:.2f} "
         f"| {one['peak_bytes'] / 1e6:,.0f} MB |"
     )
@@ -142,8 +157,9 @@ def table(report: dict[str, Any]) -> str:
         *map(row, report["results"]),
         "",
         f"In memory, the pairs themselves take {report['pairs_bytes'] / 1e6:,.0f} MB of the peak.",
-        "The bare products are XᵀX and XᵀY of as many rows, in float32, run in the same process before and",
-        "after the fit; the streamed fits also read their Parquet files, which the products do not.",
+        "Times are medians (and ranges) of the repeats, peaks the largest. The bare products are XᵀX and XᵀY of",
+        "as many rows, in float32, run in the same process before and after the fit; the streamed fits also read",
+        "their Parquet files, which the products do not.",
         "",
     ]
     return "\n".join(lines)
@@ -154,6 +170,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the generated vectors")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--streamed-rows", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for fit.json and fit.md")
@@ -168,11 +185,7 @@ def main() -> None:
     for rows in sizes:
         write(options.out, rows, options.seed)  # before any child runs, so that no peak holds it
     cases = [("in memory", options.rows), *(("streamed", rows) for rows in sizes)]
-    results = [
-        measure(method, case, rows, options.out, options.seed)
-        for method in options.methods
-        for case, rows in cases
-    ]
+    results = [repeat(method, case, rows, options) for method in options.methods for case, rows in cases]
     publish(options, results)
 
 
@@ -182,7 +195,7 @@ def publish(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
     cores = len(os.sched_getaffinity(0))
     report = {
         "command": f"python benchmarks/fit.py --rows {options.rows} --streamed-rows {options.streamed_rows} "
-        f"--methods {' '.join(options.methods)} --seed {options.seed} --out DIR",
+        f"--repeats {options.repeats} --methods {' '.join(options.methods)} --seed {options.seed} --out DIR",
         "environment": {
             "machine": platform.machine(),
             "cores": cores,

@@ -57,7 +57,10 @@ class PairStatistics:
 
     def update(self, X: FloatMatrix, Y: FloatMatrix) -> None:
         """Take in X (b, d_source) and Y (b, d_target)."""
-        x, y = X - self.x_origin, Y - self.y_origin
+        self.update_shifted(X - self.x_origin, Y - self.y_origin)
+
+    def update_shifted(self, x: FloatMatrix, y: FloatMatrix) -> None:
+        """Take in rows that the origins have been subtracted from already."""
         self.n += len(x)
         self._x += x.sum(axis=0, dtype=np.float64)
         self._y += y.sum(axis=0, dtype=np.float64)
@@ -130,7 +133,8 @@ def _gather(pairs: PreparedPairs, seed: int) -> SplitStatistics:
         if split is None:
             origin = x.mean(axis=0), y.mean(axis=0)
             split = SplitStatistics(PairStatistics(*origin), PairStatistics(*origin))
-        split.fitting.update(x[~mask], y[~mask])
-        split.held_out.update(x[mask], y[mask])
+        x, y = x - split.fitting.x_origin, y - split.fitting.y_origin
+        split.fitting.update_shifted(x[~mask], y[~mask])
+        split.held_out.update_shifted(x[mask], y[mask])
     assert split is not None, "required_pairs asks for at least one pair"
     return split
