@@ -157,9 +157,9 @@ def table(report: dict[str, Any]) -> str:
         *map(row, report["results"]),
         "",
         f"In memory, the pairs themselves take {report['pairs_bytes'] / 1e6:,.0f} MB of the peak.",
-        "Times are medians (and ranges) of the repeats, peaks the largest. The bare products are XᵀX and XᵀY of",
-        "as many rows, in float32, run in the same process before and after the fit; the streamed fits also read",
-        "their Parquet files, which the products do not.",
+        "Times are medians (and ranges) of the repeats, peaks the largest. The bare products are XᵀX and XᵀY",
+        "of as many rows, in float32, run in the same process before and after the fit; the streamed fits",
+        "also read their Parquet files, which the products do not.",
         "",
     ]
     return "\n".join(lines)

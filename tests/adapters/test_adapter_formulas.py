@@ -12,7 +12,7 @@ from crossfade.adapters.kmeans import kmeans, squared_distances
 from crossfade.adapters.linear import Affine, held_out_figures
 from crossfade.adapters.local_experts import LocalExperts
 from crossfade.adapters.low_rank import LowRank
-from crossfade.adapters.prepared import PreparedPairs, RowSample
+from crossfade.adapters.prepared import PreparedPairs, RowSample, scale_to_unit
 from crossfade.adapters.procrustes import Procrustes
 from crossfade.adapters.ridge import STRENGTHS, Ridge, Spectrum, choose_strength
 from crossfade.adapters.statistics import SplitStatistics, gather
@@ -282,3 +282,11 @@ def test_row_sample_is_seeded_exact_and_without_repeats() -> None:
 def test_refuses_impossible_options(make: object, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("length", [1e-35, 1e-20, 1.0, 1e20, 1e35])
+def test_unit_length_of_vectors_of_any_size(length: float) -> None:
+    direction = np.array([[0.6, -0.8]], dtype=np.float32)
+    matrix = np.vstack([direction * np.float32(length), direction])
+    np.testing.assert_allclose(scale_to_unit(matrix), np.vstack([direction, direction]), rtol=1e-5)
+    assert not scale_to_unit(np.zeros((1, 3), dtype=np.float32)).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 from crossfade.errors import DimensionMismatch, InvalidVectors, UsageError
 from crossfade.spaces import Space
 from crossfade.vectors import BATCH_ROWS, FloatMatrix, Pairs
+from crossfade.vectors.checks import find_invalid
 
 HELD_OUT_SHARE = 0.2
 MOST_HELD_OUT = 4096
+TINY = np.finfo(np.float32).tiny
+EXTREMES = np.float32(1e-30), np.float32(1e30)
 
 
 def uses_unit_length(space: Space | None) -> bool:
@@ -24,9 +28,15 @@ def uses_unit_length(space: Space | None) -> bool:
 
 def scale_to_unit(matrix: FloatMatrix) -> FloatMatrix:
     """Rows of `matrix` (n, d) divided by their lengths, as a new matrix."""
-    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.einsum("ij,ij->i", matrix, matrix)
+    extreme = ~((squares > EXTREMES[0]) & (squares < EXTREMES[1]))
+    if extreme.any():  # squares beyond what float32 holds
+        matrix = matrix.copy()
+        matrix[extreme] /= np.maximum(np.abs(matrix[extreme]).max(axis=1, keepdims=True), TINY)
+        squares[extreme] = np.einsum("ij,ij->i", matrix[extreme], matrix[extreme])
     # A row that a map sent to zero has no direction; it stays zero instead of becoming NaN.
-    scaled: FloatMatrix = matrix / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    scaled: FloatMatrix = matrix / np.maximum(np.sqrt(squares), TINY)[:, None]
     return scaled
 
 
@@ -40,16 +50,10 @@ class InvalidCounts:
 
     def add(self, matrix: FloatMatrix) -> None:
         """Count the invalid rows of `matrix` (n, d)."""
-        # One cheap pass over sound rows; only the suspicious ones are looked at closely.
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            squares = np.einsum("ij,ij->i", matrix, matrix)
-        suspicious = matrix[~(np.isfinite(squares) & (squares > 0))]
-        if len(suspicious):
-            nan = np.isnan(suspicious).any(axis=1)
-            infinite = np.isinf(suspicious).any(axis=1) & ~nan
-            self.nan += int(nan.sum())
-            self.infinite += int(infinite.sum())
-            self.zero += int((~suspicious.any(axis=1)).sum())
+        faults = Counter(find_invalid(matrix).values())
+        self.nan += faults["NaN"]
+        self.infinite += faults["infinite"]
+        self.zero += faults["zero"]
 
     def __bool__(self) -> bool:
         return bool(self.nan or self.infinite or self.zero)
