@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from crossfade.errors import InvalidVectors, NotSupported
 from crossfade.extras import load
 from crossfade.stores.base import Produce, Produced, Receipt, Rows
 from crossfade.vectors import FloatMatrix
+from crossfade.vectors.channel import Consumer
 from crossfade.vectors.columns import to_matrix
 
 READ_AHEAD_BYTES = 32 << 20
@@ -72,11 +74,17 @@ class FragmentFile:
         schema = pa.schema([pa.field("vector", pa.list_(pa.float32(), self._dimensions[1]))])
         counts = {"rows": 0, "nulls": 0}
         with lance_file.LanceFileWriter(str(path), schema, version=self._format()) as writer:
-            for size, offsets, batch in self._windows(columns, rows):
-                produced = self._produce(batch, produce, columns)
-                counts["rows"] += len(offsets)
-                counts["nulls"] += int(np.count_nonzero(~produced.valid))
-                writer.write_batch(pa.record_batch([_spread(produced, offsets, size)], schema=schema))
+            sink: Consumer[pa.RecordBatch] = Consumer(partial(_write_all, writer))
+            try:
+                for size, offsets, batch in self._windows(columns, rows):
+                    produced = self._produce(batch, produce, columns)
+                    counts["rows"] += len(offsets)
+                    counts["nulls"] += int(np.count_nonzero(~produced.valid))
+                    sink.put(pa.record_batch([_spread(produced, offsets, size)], schema=schema))
+                sink.finish()
+            except BaseException:
+                sink.abandon()
+                raise
         return {**counts, **bring_to_disk(path)}
 
     def _format(self) -> str:
@@ -142,6 +150,11 @@ class FragmentFile:
             raise InvalidVectors(
                 f"{self._what}: expected new vectors {expected}, got {produced.vectors.shape}"
             )
+
+
+def _write_all(writer: Any, batches: Iterator[pa.RecordBatch]) -> None:
+    for batch in batches:
+        writer.write_batch(batch)
 
 
 def _regroup(batches: Iterator[pa.RecordBatch], rows: int, windows: int) -> Iterator[pa.RecordBatch | None]:

@@ -46,6 +46,9 @@ from crossfade.vectors.columns import choose_vector_column, describe_columns
 from crossfade.vectors.metadata import SPACE_KEY, recorded_space
 
 UPGRADE_KEY = "crossfade.upgrade"
+EXACT_READING = {"batch_size": 1024, "batch_readahead": 2, "io_buffer_size": lance_parts.READ_AHEAD_BYTES}
+"""An exact search reads every vector; without these bounds Lance holds hundreds of megabytes of them."""
+SAMPLED_AT_ONCE = 512
 
 
 class LanceDB(Store):
@@ -132,8 +135,10 @@ class LanceDB(Store):
     ) -> tuple[Rows, ...]:
         dataset = self._open()
         names = list(dict.fromkeys([self.id_column, *vectors, *columns]))
+        chosen = _random_rows(dataset, count, seed, parts)
+        pieces = np.split(chosen, range(SAMPLED_AT_ONCE, len(chosen), SAMPLED_AT_ONCE))
         with store_errors(self.uri):
-            batch = dataset.take(_random_rows(dataset, count, seed, parts), columns=names).combine_chunks()
+            batch = pa.concat_tables([dataset.take(one, columns=names) for one in pieces]).combine_chunks()
         further = {name: _one_chunk(batch.column(name)) for name in columns}
         ids, read = _one_chunk(batch.column(self.id_column)), []
         for name in vectors:
@@ -181,7 +186,8 @@ class LanceDB(Store):
     ) -> Hits:
         nearest = {"column": name, "q": query, "k": k, "metric": metric, "use_index": not exact}
         wanted = list(dict.fromkeys([self.id_column, *columns, "_distance"]))
-        table = dataset.scanner(columns=wanted, nearest=nearest, with_row_id=True).to_table()
+        bounds = EXACT_READING if exact else {}
+        table = dataset.scanner(columns=wanted, nearest=nearest, with_row_id=True, **bounds).to_table()
         return Hits(
             ids=_one_chunk(table.column(self.id_column)),
             scores=_similarity(table.column("_distance").to_numpy(), metric),
