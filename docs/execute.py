@@ -2,7 +2,7 @@
 
 A page holds ``<!-- run: COMMAND -->`` before a fenced block, which receives the command's output, and
 ``<!-- include: FILE -->`` … ``<!-- end -->`` around a committed result. ``--check`` writes nothing and fails
-where a page is out of date; ``--only PREFIX`` limits it to commands that begin so (the tests check the quick ones).
+where a page is out of date; ``--only PREFIX`` limits it to commands that begin so.
 Commands run in a folder of their own per page; ``$CROSSFADE_DATA`` names the benchmark data.
 """
 
@@ -42,7 +42,7 @@ def executed(text: str, folder: str, only: str) -> str:
 
 
 def output_of(command: str, folder: str) -> str:
-    """What a command prints on stdout, 100 columns wide, without colour; a failing command stops everything."""
+    """What a command prints on stdout, 100 columns wide, without colour; a failure stops everything."""
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": paths, "NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"}
     done = subprocess.run(
@@ -57,7 +57,9 @@ def output_of(command: str, folder: str) -> str:
 def main() -> None:
     """Rewrite or check every page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where a page is out of date"
+    )
     parser.add_argument("--only", default="", metavar="PREFIX", help="only commands that begin so")
     parser.add_argument("pages", nargs="*", type=Path, help="pages to execute (default: all)")
     arguments = parser.parse_args()

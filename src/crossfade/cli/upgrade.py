@@ -10,12 +10,13 @@ import typer
 from crossfade.cli.options import Json
 
 if TYPE_CHECKING:
+    from crossfade.encoders.base import Encoder as EncoderOfItems
     from crossfade.upgrade import Upgrade
 
 Which = Annotated[str, typer.Argument(metavar="PLAN|STORE", help="The plan's file, or the store's address.")]
 Encoder = Annotated[
     str | None,
-    typer.Option(metavar="SPEC", help="Model that embeds raw items, where the strategy needs one."),
+    typer.Option(metavar="SPEC", help="Model that embeds raw items (default: the plan's)."),
 ]
 
 
@@ -32,9 +33,9 @@ def apply(
     """Write the new vectors beside the old ones; resumable, nothing that readers see changes."""
     from crossfade.cli.console import progress_bar
 
-    upgrade = _open(str(plan), encoder)
+    upgrade = _open(str(plan))
     with progress_bar("write vectors") as advance:
-        upgrade.apply(progress=advance)
+        upgrade.apply(progress=advance, encoder=_encoder(encoder))
     _show(upgrade, json)
 
 
@@ -56,7 +57,7 @@ def verify(
     from crossfade.cli.console import emit_json, stdout
     from crossfade.report.terminal import facts_panel
 
-    found = _open(which, encoder).verify(samples)
+    found = _open(which).verify(samples, encoder=_encoder(encoder))
     if json:
         emit_json(found.to_dict())
     else:
@@ -67,9 +68,9 @@ def cutover(which: Which, encoder: Encoder = None, json: Json = False) -> None:
     """Catch up with rows written meanwhile, then switch readers to the new vectors, all at once."""
     from crossfade.cli.console import progress_bar
 
-    upgrade = _open(which, encoder)
+    upgrade = _open(which)
     with progress_bar("catch up") as advance:
-        upgrade.cutover(progress=advance)
+        upgrade.cutover(progress=advance, encoder=_encoder(encoder))
     _show(upgrade, json)
 
 
@@ -93,17 +94,18 @@ def retire(
     _show(upgrade, json)
 
 
-def _open(which: str, encoder: str | None = None) -> Upgrade:
+def _open(which: str) -> Upgrade:
     """The upgrade of a plan's file or of a store's address."""
-    from crossfade.encoders.open import open_encoder
     from crossfade.upgrade import Plan, Upgrade
 
-    plan = None if "://" in which else Plan.load(which)
-    spec = encoder or (plan.encoders.get("items") if plan else None)
-    embedder = open_encoder(spec) if spec else None
-    if plan is None:
-        return Upgrade.open(which, encoder=embedder)
-    return Upgrade.create(plan, encoder=embedder)
+    return Upgrade.open(which) if "://" in which else Upgrade.create(Plan.load(which))
+
+
+def _encoder(spec: str | None) -> EncoderOfItems | None:
+    """The encoder that was named; without one, the plan's own is used where one is needed."""
+    from crossfade.encoders.open import open_encoder
+
+    return open_encoder(spec) if spec else None
 
 
 def _show(upgrade: Upgrade, json: bool) -> None:
