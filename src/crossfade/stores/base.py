@@ -128,7 +128,7 @@ class Staged:
     reads: tuple[str, ...] = ()
 
 
-class PartGone(StoreError):  # noqa: N818 - named like the errors of crossfade.errors
+class PartGone(StoreError):
     """A part was merged into others between listing and writing it; the parts must be listed again."""
 
 

@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -251,3 +251,37 @@ def attach(metadata: dict[str, Any], field: int, receipt: Receipt) -> dict[str, 
         "path": receipt.location["path"],
     }
     return {**changed, "files": [*kept, new]}
+
+
+def live_rows(fragment: Any) -> int:
+    """Rows of a fragment that are not deleted."""
+    return int(fragment.physical_rows - fragment.num_deletions)
+
+
+def random_rows(dataset: Any, count: int, seed: int, parts: Collection[str]) -> NDArray[np.int64]:
+    """Positions of random rows of the fragments named in `parts`, in order."""
+    start, ranges = 0, [np.empty(0, dtype=np.int64)]
+    for one in dataset.get_fragments():
+        rows = live_rows(one)
+        if str(one.fragment_id) in parts:
+            ranges.append(np.arange(start, start + rows))
+        start += rows
+    candidates = np.concatenate(ranges)
+    chosen = np.random.default_rng(seed).choice(len(candidates), min(count, len(candidates)), replace=False)
+    return candidates[np.sort(chosen)]
+
+
+def with_vectors(metadata: dict[str, Any], field: int, receipt: Receipt | None) -> dict[str, Any]:
+    """The fragment's metadata with its new vectors, if they are written."""
+    if receipt is None or not receipt.location or attached(metadata, field, receipt):
+        return metadata
+    return attach(metadata, field, receipt)
+
+
+def content(fragments: Sequence[Any], field: int) -> str:
+    """Changes when rows of the fragments are added, deleted or rewritten."""
+    digest = hashlib.sha256()
+    for one in fragments:
+        deletions = json.dumps(one.metadata.to_json().get("deletion_file"), sort_keys=True)
+        digest.update(f"{one.fragment_id} {source_of(one, field)} {deletions}\n".encode())
+    return digest.hexdigest()[:16]

@@ -105,7 +105,7 @@ class LanceDB(Store):
             index=lance_index.describe_index(dataset, self.column),
             space=recorded_space(schema, self.column),
             version=str(dataset.version),
-            content=_content(fragments, dataset.lance_schema.field(self.column).id()),
+            content=lance_parts.content(fragments, dataset.lance_schema.field(self.column).id()),
             parts=len(fragments),
             writable=self._writable(),
         )
@@ -135,7 +135,7 @@ class LanceDB(Store):
     ) -> tuple[Rows, ...]:
         dataset = self._open()
         names = list(dict.fromkeys([self.id_column, *vectors, *columns]))
-        chosen = _random_rows(dataset, count, seed, parts)
+        chosen = lance_parts.random_rows(dataset, count, seed, parts)
         pieces = np.split(chosen, range(SAMPLED_AT_ONCE, len(chosen), SAMPLED_AT_ONCE))
         with store_errors(self.uri):
             batch = pa.concat_tables([dataset.take(one, columns=names) for one in pieces]).combine_chunks()
@@ -226,7 +226,7 @@ class LanceDB(Store):
 
     def _parts(self, dataset: Any, staged: Staged) -> list[Part]:
         return [
-            Part(str(one.fragment_id), _live_rows(one), self._source(dataset, one, staged))
+            Part(str(one.fragment_id), lance_parts.live_rows(one), self._source(dataset, one, staged))
             for one in dataset.get_fragments()
         ]
 
@@ -262,7 +262,7 @@ class LanceDB(Store):
         field = dataset.lance_schema.field(self._names(dataset, staged)[1]).id()
         before = [one.metadata.to_json() for one in dataset.get_fragments()]
         written = {key: one for key, one in receipts.items() if key not in not_written}
-        after = [_with_vectors(one, field, written.get(str(one["id"]))) for one in before]
+        after = [lance_parts.with_vectors(one, field, written.get(str(one["id"]))) for one in before]
         if after != before:
             self._merge(dataset, after)
         return missing
@@ -458,38 +458,6 @@ class LanceDB(Store):
     def _writable(self) -> bool:
         folders = (self._place, self._path, self._data, self._path / "_versions")
         return all(os.access(folder, os.W_OK) for folder in folders if folder.exists())
-
-
-def _live_rows(fragment: Any) -> int:
-    return int(fragment.physical_rows - fragment.num_deletions)
-
-
-def _random_rows(dataset: Any, count: int, seed: int, parts: Collection[str]) -> NDArray[np.int64]:
-    """Positions of random rows of the fragments named in `parts`, in order."""
-    start, ranges = 0, [np.empty(0, dtype=np.int64)]
-    for one in dataset.get_fragments():
-        rows = _live_rows(one)
-        if str(one.fragment_id) in parts:
-            ranges.append(np.arange(start, start + rows))
-        start += rows
-    candidates = np.concatenate(ranges)
-    chosen = np.random.default_rng(seed).choice(len(candidates), min(count, len(candidates)), replace=False)
-    return candidates[np.sort(chosen)]
-
-
-def _with_vectors(metadata: dict[str, Any], field: int, receipt: Receipt | None) -> dict[str, Any]:
-    """The fragment's metadata with its new vectors, if they are written."""
-    if receipt is None or not receipt.location or lance_parts.attached(metadata, field, receipt):
-        return metadata
-    return lance_parts.attach(metadata, field, receipt)
-
-
-def _content(fragments: Sequence[Any], field: int) -> str:
-    digest = hashlib.sha256()
-    for one in fragments:
-        deletions = json.dumps(one.metadata.to_json().get("deletion_file"), sort_keys=True)
-        digest.update(f"{one.fragment_id} {lance_parts.source_of(one, field)} {deletions}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def _similarity(distance: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
