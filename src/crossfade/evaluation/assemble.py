@@ -6,66 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crossfade.evaluation.bootstrap import Groups, bootstrap_means, interval
-from crossfade.evaluation.estimates import Difference, Estimate
+from crossfade.evaluation.bootstrap import Groups
 from crossfade.evaluation.flips import flips
 from crossfade.evaluation.matrix import CHANCE, RowPlan, TaskMatrix
-from crossfade.evaluation.result import NEW_NEW, OLD_OLD, Pairwise, RowResult, TaskResult
-from crossfade.evaluation.significance import Contrasts, sign_flip_p, signed_totals, step_down
+from crossfade.evaluation.paired import PairedRows, paired_rows
+from crossfade.evaluation.result import NEW_NEW, OLD_OLD, RowResult, TaskResult
+from crossfade.evaluation.significance import Contrasts, signed_totals, step_down
 
-Values = NDArray[np.float64]
-
-
-class PairedRows:
-    """Rows over the same queries: their means, intervals and paired differences.
-
-    Args:
-        values: (Q,) per row, by key.
-        groups: queries that are resampled together.
-        samples: bootstrap resamples.
-        seed: of the resamples and the signs.
-    """
-
-    def __init__(self, values: Mapping[str, Values], groups: Groups, *, samples: int, seed: int) -> None:
-        self.keys = tuple(values)
-        table = np.stack(list(values.values()))
-        totals = groups.totals(table)
-        self._value = dict(zip(self.keys, table.mean(axis=1), strict=True))
-        self._total = dict(zip(self.keys, totals.sum(axis=1), strict=True))
-        means = bootstrap_means(table, samples=samples, seed=seed, groups=groups)
-        self._resampled = dict(zip(self.keys, means.T, strict=True))
-        self._flipped = dict(zip(self.keys, signed_totals(totals, seed=seed).T, strict=True))
-
-    def estimate(self, key: str) -> Estimate:
-        """Mean and 95 % interval of a row."""
-        return Estimate(float(self._value[key]), *interval(self._resampled[key]))
-
-    def difference(self, key: str, other: str) -> Difference:
-        """Row `key` minus row `other`."""
-        low, high = interval(self._resampled[key] - self._resampled[other])
-        p = sign_flip_p(self._total[key] - self._total[other], self._flipped[key] - self._flipped[other])
-        return Difference(float(self._value[key] - self._value[other]), low, high, p)
-
-    def pairwise(self) -> Pairwise:
-        """All paired differences."""
-        table = {(a, b): self.difference(a, b) for i, a in enumerate(self.keys) for b in self.keys[:i]}
-        every = [[_entry(table, a, b) for b in self.keys] for a in self.keys]
-
-        def column(name: str) -> tuple[tuple[float, ...], ...]:
-            return tuple(tuple(getattr(entry, name) for entry in row) for row in every)
-
-        return Pairwise(self.keys, *(column(name) for name in ("value", "low", "high", "p")))
-
-
-def _entry(table: Mapping[tuple[str, str], Difference], a: str, b: str) -> Difference:
-    if a == b:
-        return Difference(0.0, 0.0, 0.0, 1.0)
-    if (a, b) in table:
-        return table[a, b]
-    other = table[b, a]
-    return Difference(-other.value, -other.high, -other.low, other.p)
+AGREEMENT = "agreement@10"
 
 
 def assemble(matrix: TaskMatrix, *, samples: int, seed: int) -> TaskResult:
@@ -74,13 +23,10 @@ def assemble(matrix: TaskMatrix, *, samples: int, seed: int) -> TaskResult:
     groups = Groups(task.n_queries, task.query_groups)
     keys = [plan.key for plan in matrix.plans if plan.key in matrix.measured]
     names = [metric.name for metric in truth.metrics]
-    paired = {
-        name: PairedRows(
-            {key: matrix.measured[key].values[name] for key in keys}, groups, samples=samples, seed=seed
-        )
-        for name in names
-    }
-    agreement = PairedRows({key: matrix.agreement[key] for key in keys}, groups, samples=samples, seed=seed)
+    values = {name: {key: matrix.measured[key].values[name] for key in keys} for name in names}
+    values[AGREEMENT] = {key: matrix.agreement[key] for key in keys}
+    paired = paired_rows(values, groups, samples=samples, seed=seed)
+    agreement = paired[AGREEMENT]
     chance = matrix.measured[CHANCE].values
     return TaskResult(
         name=task.name,
@@ -91,7 +37,7 @@ def assemble(matrix: TaskMatrix, *, samples: int, seed: int) -> TaskResult:
         left_out=matrix.left_out,
         metrics=tuple(names),
         primary=truth.primary,
-        rows=tuple(_row(plan, matrix, paired) for plan in matrix.plans),
+        rows=tuple(_row(plan, matrix, {name: paired[name] for name in names}) for plan in matrix.plans),
         pairwise=paired[truth.primary].pairwise(),
         agreement={key: agreement.estimate(key) for key in keys},
         chance={name: float(chance[name].mean()) for name in names},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from crossfade.adapters import Adapter
 from crossfade.errors import DataError
 from crossfade.evaluation.crossfit import CrossFit, assign_folds, by_fold
 from crossfade.evaluation.interpolation import slerp
-from crossfade.evaluation.measure import Measurement, Measurer, nearest_neighbours
+from crossfade.evaluation.measure import Measurement, Measurer, measure, nearest_neighbours
 from crossfade.evaluation.result import NAIVE, NEW_NEW, OLD_ENCODER, OLD_OLD, RAW_ITEMS
 from crossfade.evaluation.rows import Cascade, RandomOrder, Scored, SingleStage, cascade_keys
 from crossfade.evaluation.scoring import Scorer
@@ -211,12 +210,9 @@ class TaskMatrix:
 
     def _measure_all(self, plans: list[RowPlan], scored: Scored) -> None:
         self.plans += plans
-        self.measured |= self._truth(scored)
-        self.agreement |= _agreement(self._near(scored))
-
-
-def _agreement(measured: Mapping[str, Measurement]) -> dict[str, NDArray[np.float64]]:
-    return {key: measurement.values["agreement@10"] for key, measurement in measured.items()}
+        against_truth, against_new = measure(scored, [self._truth, self._near])
+        self.measured |= against_truth
+        self.agreement |= {key: row.values["agreement@10"] for key, row in against_new.items()}
 
 
 def _explain(choice: CrossFit[str] | CrossFit[Interpolation]) -> str:

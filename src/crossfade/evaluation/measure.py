@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from crossfade.evaluation.ranking import rank_relevant
 from crossfade.evaluation.rows import Scored, SingleStage, best_first, take_out
 from crossfade.evaluation.scoring import query_blocks
 
+Values = NDArray[np.float64]
 NEIGHBOURS = 10
 
 
@@ -62,22 +63,32 @@ class Measurer:
 
     def __call__(self, scored: Scored) -> dict[str, Measurement]:
         """Measure all rows that `scored` makes, by key."""
-        parts: dict[str, list[NDArray[np.float64]]] = {}
-        for rows in self.slices():
-            grades = self.grades(rows)
-            for key, scores in scored.blocks(rows):
-                parts.setdefault(key, []).append(self._block(scores, grades))
-        return {key: self._measurement(np.concatenate(blocks, axis=1)) for key, blocks in parts.items()}
+        return measure(scored, [self])[0]
 
-    def _block(
-        self, scores: NDArray[np.floating], grades: NDArray[np.floating] | NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        ranking = rank_relevant(scores, grades)
+    def block(self, scores: NDArray[np.floating], ascending: NDArray[np.floating], rows: slice) -> Values:
+        """(metrics, b) values of the scores (b, N) of the queries in `rows`; `ascending` is their sort."""
+        ranking = rank_relevant(scores, self.grades(rows), ascending)
         return np.stack([metric.values(ranking) for metric in self._metrics])
 
-    def _measurement(self, values: NDArray[np.float64]) -> Measurement:
+    def measurement(self, values: Values) -> Measurement:
+        """All blocks (metrics, Q) by the metrics' names."""
         named = zip(self.truth.metrics, values[:-1], strict=True)
         return Measurement({metric.name: row for metric, row in named}, values[-1])
+
+
+def measure(scored: Scored, measurers: Sequence[Measurer]) -> list[dict[str, Measurement]]:
+    """Measure rows against several ground truths of the same queries; scored and sorted once for all."""
+    parts: dict[str, list[list[Values]]] = {}
+    for rows in measurers[0].slices():
+        for key, scores in scored.blocks(rows):
+            ascending = np.sort(scores, axis=1)
+            blocks = parts.setdefault(key, [[] for _ in measurers])
+            for block, measurer in zip(blocks, measurers, strict=True):
+                block.append(measurer.block(scores, ascending, rows))
+    return [
+        {key: measurer.measurement(np.concatenate(blocks[index], axis=1)) for key, blocks in parts.items()}
+        for index, measurer in enumerate(measurers)
+    ]
 
 
 def nearest_neighbours(new: SingleStage, n_gallery: int) -> Neighbours:

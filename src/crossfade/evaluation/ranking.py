@@ -49,12 +49,17 @@ class Ranking:
         return ranks
 
 
-def rank_relevant(scores: NDArray[np.floating], grades: NDArray[np.floating] | NDArray[np.bool_]) -> Ranking:
+def rank_relevant(
+    scores: NDArray[np.floating],
+    grades: NDArray[np.floating] | NDArray[np.bool_],
+    ascending: NDArray[np.floating] | None = None,
+) -> Ranking:
     """Rank the items of positive grade among all.
 
     Args:
         scores: (b, N), higher is better; -inf takes an item out, NaN counts as better than any score.
         grades: (b, N), 0 for irrelevant.
+        ascending: (b, N) each row of `scores` sorted, if that is at hand already.
     """
     query, item = np.nonzero(grades)
     score, grade = scores[query, item], grades[query, item].astype(np.float64)
@@ -62,7 +67,7 @@ def rank_relevant(scores: NDArray[np.floating], grades: NDArray[np.floating] | N
     query, score, grade = query[order], score[order], grade[order]
     starts = np.searchsorted(query, np.arange(len(scores) + 1))
     ordinal = np.arange(1, len(query) + 1) - starts[query]
-    ascending = np.sort(scores, axis=1)
+    ascending = np.sort(scores, axis=1) if ascending is None else ascending
     rank = np.empty(len(query), dtype=np.intp)
     for row, (start, stop) in enumerate(pairwise(starts)):
         rank[start:stop] = _irrelevant_before(ascending[row], score[start:stop])
