@@ -22,7 +22,7 @@ from crossfade.errors import (
     WrongDirection,
 )
 from crossfade.spaces import Space
-from crossfade.vectors import BATCH_ROWS, ArrayPairs, FloatMatrix, Pairs
+from crossfade.vectors import BATCH_ROWS, ArrayPairs, FloatMatrix, Pairs, no_side
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,11 +36,16 @@ class Adapter(ABC):
     before the fit, and mapped vectors after it. Vectors of dot-product and L2 spaces keep their length. Plain
     arrays, fitted without spaces, are taken and returned as they are, the way scikit-learn would.
 
+    Side-information ψ(x), a second vector stored beside each source vector (FCT, CVPR 2022), is taken by the
+    methods that know it if they were fitted on pairs that have it, and refused by all others.
+
     Attributes:
         name: what the method is called in tables and on the command line.
         complexity: order from simple to complex; the simplest of equally good methods is taken.
         source, target: the two spaces; None after a fit on plain arrays.
         dimensions: (d_source, d_target).
+        side: space of the side-information that it takes; None if it takes none, or after plain arrays.
+        side_dimension: its dimension; 0 if it takes none.
         n_pairs: number of pairs that it was fitted on.
         chosen: values that the fit chose (strength of the regularisation, rank, epochs).
         held_out: figures on pairs that were held out while these were chosen.
@@ -52,6 +57,8 @@ class Adapter(ABC):
     source: Space | None = None
     target: Space | None = None
     dimensions: tuple[int, int] = (0, 0)
+    side: Space | None = None
+    side_dimension: int = 0
     n_pairs: int = 0
 
     def __init__(self) -> None:
@@ -68,8 +75,14 @@ class Adapter(ABC):
         *,
         source: Space | None = None,
         target: Space | None = None,
+        side: NDArray[np.floating] | None = None,
+        side_space: Space | None = None,
     ) -> Self:
         """Fit on X (n, d_source) and Y (n, d_target), the same items embedded by both models.
+
+        Args:
+            side: (n, d_side) side-information of these items; only some methods make use of it.
+            side_space: its space.
 
         Raises:
             DataError: no matrices, or different numbers of rows.
@@ -77,7 +90,8 @@ class Adapter(ABC):
             TooFewPairs: fewer than `required_pairs`.
             InvalidVectors: NaN, infinite or zero vectors.
         """
-        return self.fit_pairs(ArrayPairs(X, Y, source=source, target=target))
+        pairs = ArrayPairs(X, Y, source=source, target=target, side=side, side_space=side_space)
+        return self.fit_pairs(pairs)
 
     def fit_pairs(self, pairs: Pairs) -> Self:
         """Fit on streamed pairs; memory holds a few blocks, not the pairs. Raises what `fit` raises."""
@@ -97,9 +111,12 @@ class Adapter(ABC):
         *,
         source: Space | None = None,
         target: Space | None = None,
+        side: NDArray[np.floating] | None = None,
+        side_space: Space | None = None,
     ) -> FloatMatrix:
         """`fit`, then map the same X: (n, d_target)."""
-        return self.fit(X, Y, source=source, target=target).transform(X)
+        self.fit(X, Y, source=source, target=target, side=side, side_space=side_space)
+        return self.transform(X, side if self.side_dimension else None)
 
     @abstractmethod
     def required_pairs(self, d_source: int, d_target: int) -> int:
@@ -129,34 +146,62 @@ class Adapter(ABC):
     def _take_over(self, pairs: PreparedPairs) -> None:
         self.source, self.target = pairs.source, pairs.target
         self.dimensions = pairs.dimensions
+        taken = self.takes_side and pairs.side_dimension > 0
+        self.side, self.side_dimension = (pairs.side, pairs.side_dimension) if taken else (None, 0)
         self.n_pairs = len(pairs)
 
     # --- using --------------------------------------------------------------------------------
 
-    def transform(self, X: NDArray[np.floating]) -> FloatMatrix:
+    def transform(self, X: NDArray[np.floating], side: NDArray[np.floating] | None = None) -> FloatMatrix:
         """Map X (n, d_source) to (n, d_target) float32, of unit length where the target compares by cosine.
+
+        Args:
+            side: (n, d_side) side-information of the same items, for an adapter that takes it.
 
         Raises:
             NotFittedError: before `fit`.
-            DimensionMismatch: X has another number of dimensions than the source.
+            DimensionMismatch: X or side has another number of dimensions than what was fitted on.
+            UsageError: side-information is missing, or given to an adapter that takes none.
             InvalidVectors: NaN, infinite or zero vectors.
         """
-        X = self._checked(X)
+        X, side = self._checked(X), self._checked_side(side, len(X))
         mapped = np.empty((len(X), self.dimensions[1]), dtype=np.float32)
         for start in range(0, len(X), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
-            mapped[rows] = self._map_block(X[rows])
+            mapped[rows] = self._map_block(X[rows], side[rows])
         return mapped
 
-    def uncertainty(self, X: NDArray[np.floating]) -> FloatMatrix:
+    def uncertainty(self, X: NDArray[np.floating], side: NDArray[np.floating] | None = None) -> FloatMatrix:
         """Expected squared error of each mapped vector, (n,) float32; larger means less to be trusted.
 
         Raises:
-            NotSupported: the method has no notion of it.
+            NotSupported: the method has no notion of it; see `has_uncertainty`.
+            NotFittedError, DimensionMismatch, UsageError, InvalidVectors: see `transform`.
         """
-        raise NotSupported(
-            f"{self.name} has no uncertainty; fit 'ridge' or 'local-experts' to order items by it"
-        )
+        if not self.has_uncertainty:
+            raise NotSupported(
+                f"{self.name} has no uncertainty; fit 'ridge' or 'local-experts' to order items by it"
+            )
+        X, side = self._checked(X), self._checked_side(side, len(X))
+        expected = np.empty(len(X), dtype=np.float32)
+        for start in range(0, len(X), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            expected[rows] = self._expected_error(self._scaled(X[rows]), self._scaled_side(side[rows]))
+        return expected
+
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether the method predicts how far off each of its vectors is."""
+        return type(self)._expected_error is not Adapter._expected_error
+
+    def _expected_error(self, X: FloatMatrix, side: FloatMatrix) -> FloatMatrix:
+        """(b,) expected squared error of one block, lengths already taken care of."""
+        raise NotImplementedError
+
+    @property
+    def takes_side(self) -> bool:
+        """Whether a fit makes use of side-information, where the pairs have it."""
+        return False
 
     def require_source(self, space: Space, what: str) -> None:
         """Refuse to map `what`, which lives in `space`, unless that is the source; costs no I/O.
@@ -175,16 +220,44 @@ class Adapter(ABC):
         else:
             self.source.require_same(space, what)
 
+    def require_side(self, space: Space | None, what: str) -> None:
+        """Refuse to map `what`, whose side-information is in `space` (None: it has none); costs no I/O.
+
+        Raises:
+            UsageError: side-information is missing, or not taken.
+            DimensionMismatch, SpaceMismatch: it is of another space than the adapter was fitted with.
+        """
+        if bool(self.side_dimension) != (space is not None):
+            raise UsageError(f"{what}: {self._side_wanted(space is not None)}")
+        if self.side is not None and space is not None:
+            self.side.require_same(space, f"side-information of {what}")
+
+    def _side_wanted(self, given: bool) -> str:
+        if given:
+            return f"this {self.name} adapter takes no side-information; leave it out, or fit one with it"
+        named = self.side or "plain arrays"
+        return (
+            f"this {self.name} adapter needs the side-information of every item, {self.side_dimension} "
+            f"dimensions ({named}), which is missing; pass it as side= (--side on the command line)"
+        )
+
     @abstractmethod
     def _map(self, X: FloatMatrix) -> FloatMatrix:
         """Map one block (b, d_source), lengths already taken care of, to (b, d_target)."""
 
-    def _map_block(self, X: FloatMatrix) -> FloatMatrix:
-        mapped = self._map(self._scaled(X))
+    def _map_with_side(self, X: FloatMatrix, side: FloatMatrix) -> FloatMatrix:
+        """`_map` with the side-information (b, d_side) of the block, for methods that take it."""
+        return self._map(X)
+
+    def _map_block(self, X: FloatMatrix, side: FloatMatrix) -> FloatMatrix:
+        mapped = self._map_with_side(self._scaled(X), self._scaled_side(side))
         return scale_to_unit(mapped) if uses_unit_length(self.target) else mapped
 
     def _scaled(self, X: FloatMatrix) -> FloatMatrix:
         return scale_to_unit(X) if uses_unit_length(self.source) else X
+
+    def _scaled_side(self, side: FloatMatrix) -> FloatMatrix:
+        return scale_to_unit(side) if uses_unit_length(self.side) else side
 
     def _checked(self, X: NDArray[np.floating]) -> FloatMatrix:
         if not self.fitted:
@@ -194,6 +267,26 @@ class Adapter(ABC):
             raise DataError(f"vectors must be a matrix (n, {self.dimensions[0]}), got shape {matrix.shape}")
         self._require_columns(matrix.shape[1])
         require_valid(matrix, "cannot be mapped")
+        return matrix
+
+    def _checked_side(self, side: NDArray[np.floating] | None, rows: int) -> FloatMatrix:
+        """The side-information (rows, d_side), d_side 0 where the adapter takes none."""
+        if (side is None) != (self.side_dimension == 0):
+            raise UsageError(self._side_wanted(side is not None))
+        if side is None:
+            return no_side(rows)
+        matrix = np.ascontiguousarray(side, dtype=np.float32)
+        if matrix.ndim != 2 or len(matrix) != rows:
+            raise DataError(
+                f"side-information must be a matrix ({rows}, {self.side_dimension}), one row per vector "
+                f"in the same order, got shape {matrix.shape}"
+            )
+        if matrix.shape[1] != self.side_dimension:
+            raise DimensionMismatch(
+                f"this {self.name} adapter takes side-information of {self.side_dimension} dimensions "
+                f"({self.side or 'plain arrays'}), got {matrix.shape[1]}; pass that of the same encoder"
+            )
+        require_valid(matrix, "side-information cannot be used")
         return matrix
 
     def _require_columns(self, dimension: int) -> None:
@@ -233,6 +326,8 @@ class Adapter(ABC):
             "source": self.source.to_dict() if self.source else None,
             "target": self.target.to_dict() if self.target else None,
             "dimensions": list(self.dimensions),
+            "side": self.side.to_dict() if self.side else None,
+            "side_dimension": self.side_dimension,
             "pairs": self.n_pairs,
             "chosen": self.chosen,
             "held_out": self.held_out,
@@ -245,6 +340,9 @@ class Adapter(ABC):
         )
         d_source, d_target = description["dimensions"]
         self.dimensions = d_source, d_target
+        side = description.get("side")  # files written before side-information was known have none
+        self.side = Space.from_dict(side) if side else None
+        self.side_dimension = description.get("side_dimension", 0)
         self.n_pairs = description["pairs"]
         self.chosen, self.held_out = dict(description["chosen"]), dict(description["held_out"])
         self.arrays = dict(arrays)

@@ -15,7 +15,7 @@ def model_card(adapter: Adapter, evaluation: Mapping[str, Any] | None = None) ->
     Args:
         evaluation: `Evaluation.to_dict()`.
     """
-    lines = [*_header(adapter), *_spaces(adapter), *_fit(adapter), *_usage()]
+    lines = [*_header(adapter), *_spaces(adapter), *_fit(adapter), *_usage(adapter)]
     if evaluation:
         lines += _evaluation(evaluation)
     return "\n".join(lines) + "\n"
@@ -52,6 +52,7 @@ def _spaces(adapter: Adapter) -> list[str]:
 
 def _fit(adapter: Adapter) -> list[str]:
     rows: list[list[object]] = [["method", adapter.name], ["pairs", f"{adapter.n_pairs:,}"]]
+    rows += [["side-information", adapter.side]] if adapter.side_dimension else []
     rows += [[name, value] for name, value in adapter.get_params().items()]
     rows += [[f"chosen: {name}", _number(value)] for name, value in adapter.chosen.items()]
     rows += [[f"held out: {name}", _number(value)] for name, value in adapter.held_out.items()]
@@ -63,7 +64,8 @@ def _fit(adapter: Adapter) -> list[str]:
     return ["## Fit", "", *table(["", "value"], rows), "", *(note if adapter.held_out else [])]
 
 
-def _usage() -> list[str]:
+def _usage(adapter: Adapter) -> list[str]:
+    given = "vectors, side" if adapter.side_dimension else "vectors"
     return [
         "## Use",
         "",
@@ -71,7 +73,7 @@ def _usage() -> list[str]:
         "from crossfade import load_adapter",
         "",
         'adapter = load_adapter("path/to/this/directory")',
-        "mapped = adapter.transform(vectors)  # (n, source dimension) -> (n, target dimension)",
+        f"mapped = adapter.transform({given})  # (n, source dimension) -> (n, target dimension)",
         "```",
         "",
     ]

@@ -9,11 +9,15 @@ from typing import Any, ClassVar
 from crossfade.adapters.base import Adapter
 from crossfade.adapters.prepared import PreparedPairs
 from crossfade.errors import NotFittedError, NotSupported, UsageError, WrongDirection
-from crossfade.vectors import FloatMatrix
+from crossfade.spaces import Space
+from crossfade.vectors import FloatMatrix, no_side
 
 
 class Chain(Adapter):
     """Adapters applied one after the other, each to the vectors that the one before returned.
+
+    Side-information was stored once, beside the first link's source vectors: every link that takes any
+    gets the same.
 
     Args:
         links: at least one adapter; `chain` checks that each starts where the one before ends.
@@ -32,6 +36,7 @@ class Chain(Adapter):
     def _join(self) -> None:
         self.source, self.target = self.links[0].source, self.links[-1].target
         self.dimensions = self.links[0].dimensions[0], self.links[-1].dimensions[1]
+        self.side, self.side_dimension = _common_side(self.links)
         self.n_pairs = min(link.n_pairs for link in self.links)
         self.arrays = {
             f"{position}.{name}": array
@@ -46,14 +51,14 @@ class Chain(Adapter):
     def _learn(self, pairs: PreparedPairs) -> None:
         raise NotSupported("a chain is not fitted itself; fit its links and compose them with chain(a, b)")
 
-    def _map_block(self, X: FloatMatrix) -> FloatMatrix:
+    def _map_block(self, X: FloatMatrix, side: FloatMatrix) -> FloatMatrix:
         # The links take care of lengths themselves.
         for link in self.links:
-            X = link._map_block(X)
+            X = link._map_block(X, side if link.side_dimension else no_side(len(X)))
         return X
 
     def _map(self, X: FloatMatrix) -> FloatMatrix:
-        return self._map_block(X)
+        return self._map_block(X, no_side(len(X)))
 
     def get_params(self) -> dict[str, Any]:
         return {"links": " → ".join(link.name for link in self.links)}
@@ -84,6 +89,7 @@ def chain(*links: Adapter) -> Chain:
 
     Raises:
         NotFittedError: a link is not fitted.
+        UsageError: links take side-information of different spaces.
         WrongDirection: a link maps backwards, into the space that the one before ends in.
         DimensionMismatch, SpaceMismatch: a link starts in another space than the one before ends in.
     """
@@ -92,6 +98,20 @@ def chain(*links: Adapter) -> Chain:
             raise NotFittedError(f"link {position} of the chain, {link.name}, is not fitted; call fit first")
     _require_links(links)
     return Chain(links)
+
+
+def _common_side(links: Sequence[Adapter]) -> tuple[Space | None, int]:
+    sides = [(link.side, link.side_dimension) for link in links if link.side_dimension]
+    if not sides:
+        return None, 0
+    for other in sides[1:]:
+        if other != sides[0]:
+            first, second = (f"{space or 'plain arrays'} ({count}-d)" for space, count in (sides[0], other))
+            raise UsageError(
+                f"links of a chain take side-information of different spaces, {first} and {second}; "
+                "only one was stored beside the first model's vectors: fit the later link on that"
+            )
+    return sides[0]
 
 
 def _require_links(links: Sequence[Adapter]) -> None:

@@ -78,13 +78,12 @@ class LocalExperts(Adapter):
             "errors": (self.clusters,),
         }
 
-    def uncertainty(self, X: NDArray[np.floating]) -> FloatMatrix:
-        """Squared error that the blended experts had on held-out pairs, (n,) float32.
+    def _expected_error(self, X: FloatMatrix, side: FloatMatrix) -> FloatMatrix:
+        """Squared error that the blended experts had on held-out pairs, (b,) float32.
 
         The cluster's own error, of unit-length vectors where the target compares by cosine.
         """
-        routing = self._routing(self._scaled(self._checked(X)))
-        expected: FloatMatrix = np.matmul(routing, self.arrays["errors"])
+        expected: FloatMatrix = np.matmul(self._routing(X), self.arrays["errors"])
         return expected
 
     # --- fitting ------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossfade.errors import DimensionMismatch, InvalidVectors, UsageError
 from crossfade.spaces import Space
-from crossfade.vectors import BATCH_ROWS, FloatMatrix, Pairs
+from crossfade.vectors import BATCH_ROWS, FloatMatrix, PairBatch, Pairs, no_side
 from crossfade.vectors.checks import find_invalid
 
 HELD_OUT_SHARE = 0.2
@@ -93,9 +93,11 @@ class PreparedPairs:
         self.source, self.target = pairs.source, pairs.target
         self.dimensions = pairs.dimensions
         self.gathered: dict[int, Any] = {}  # by seed; see `statistics.gather`
-        self._unit = uses_unit_length(pairs.source), uses_unit_length(pairs.target)
+        self.side, self.side_dimension, self.labelled = pairs.side, pairs.side_dimension, pairs.labelled
+        self._unit = tuple(map(uses_unit_length, (pairs.source, pairs.target, pairs.side)))
         _require_dimension(pairs.source, self.dimensions[0], "source vectors")
         _require_dimension(pairs.target, self.dimensions[1], "target vectors")
+        _require_dimension(pairs.side, self.side_dimension, "side-information vectors")
         if pairs.source is not None and pairs.source == pairs.target:
             raise UsageError(
                 f"source and target are the same space, {pairs.source}; there is nothing to map: "
@@ -111,22 +113,41 @@ class PreparedPairs:
         Raises:
             InvalidVectors: NaN, infinite or zero vectors, counted over all pairs.
         """
-        sound = True
-        counts = InvalidCounts(), InvalidCounts()
-        for x, y in _even(self._pairs.batches(BATCH_ROWS), BATCH_ROWS):
-            counts[0].add(x)
-            counts[1].add(y)
-            sound = sound and not (counts[0] or counts[1])
+        plain = (PairBatch(x, y, no_side(len(x))) for x, y in self._pairs.batches(BATCH_ROWS))
+        for block in self._usable(plain):
+            yield block.x, block.y
+
+    def full_blocks(self) -> Iterator[PairBatch]:
+        """Stream the pairs with side-information and labels.
+
+        Raises:
+            InvalidVectors: NaN, infinite or zero vectors, counted over all pairs.
+        """
+        return self._usable(self._pairs.full_batches(BATCH_ROWS))
+
+    def _usable(self, batches: Iterator[PairBatch]) -> Iterator[PairBatch]:
+        sound, counts = True, (InvalidCounts(), InvalidCounts(), InvalidCounts())
+        for block in _even(batches, BATCH_ROWS):
+            counts[0].add(block.x)
+            counts[1].add(block.y)
+            if block.side.shape[1]:
+                counts[2].add(block.side)
+            sound = sound and not any(counts)
             if sound:
-                yield self._scaled(x, 0), self._scaled(y, 1)
+                yield self._scaled(block)
         if not sound:
+            beside = f"side-information {counts[2]}; " if self.side_dimension else ""
             raise InvalidVectors(
                 f"{len(self)} pairs cannot be fitted: source vectors {counts[0]}; "
-                f"target vectors {counts[1]}; remove those rows, or re-embed their items"
+                f"target vectors {counts[1]}; {beside}remove those rows, or re-embed their items"
             )
 
-    def _scaled(self, matrix: FloatMatrix, side: int) -> FloatMatrix:
-        return scale_to_unit(matrix) if self._unit[side] else matrix
+    def _scaled(self, block: PairBatch) -> PairBatch:
+        x, y, side = (
+            scale_to_unit(matrix) if unit and matrix.shape[1] else matrix
+            for matrix, unit in zip((block.x, block.y, block.side), self._unit, strict=True)
+        )
+        return PairBatch(x, y, side, block.labels)
 
     def held_out(self, seed: int) -> RowSample:
         """A seeded choice of rows to judge hyper-parameters on: a fifth of them, at most 4,096."""
@@ -166,28 +187,23 @@ class RowSample:
         return mask
 
 
-def _even(
-    batches: Iterator[tuple[FloatMatrix, FloatMatrix]], rows: int
-) -> Iterator[tuple[FloatMatrix, FloatMatrix]]:
-    waiting: list[tuple[FloatMatrix, FloatMatrix]] = []
+def _even(batches: Iterator[PairBatch], rows: int) -> Iterator[PairBatch]:
+    waiting: list[PairBatch] = []
     count = 0
-    for x, y in batches:
-        while count + len(x) >= rows:
+    for batch in batches:
+        while count + len(batch) >= rows:
             cut = rows - count
-            yield _joined([*waiting, (x[:cut], y[:cut])])
-            waiting, count, x, y = [], 0, x[cut:], y[cut:]
-        if len(x):
-            waiting.append((x, y))
-            count += len(x)
+            yield _joined([*waiting, batch.take(slice(cut))])
+            waiting, count, batch = [], 0, batch.take(slice(cut, None))
+        if len(batch):
+            waiting.append(batch)
+            count += len(batch)
     if waiting:
         yield _joined(waiting)
 
 
-def _joined(parts: list[tuple[FloatMatrix, FloatMatrix]]) -> tuple[FloatMatrix, FloatMatrix]:
-    parts = [part for part in parts if len(part[0])]
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+def _joined(parts: list[PairBatch]) -> PairBatch:
+    return PairBatch.join([part for part in parts if len(part)])
 
 
 def _require_dimension(space: Space | None, dimension: int, what: str) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crossfade.adapters.linear import Affine, LinearAdapter, as_float32, held_out_figures
 from crossfade.adapters.statistics import Matrix, PairStatistics, SplitStatistics
 from crossfade.errors import UsageError
-from crossfade.vectors import BATCH_ROWS, FloatMatrix
+from crossfade.vectors import FloatMatrix
 
 STRENGTHS = np.logspace(-6, 2, 33)
 
@@ -47,20 +46,12 @@ class Ridge(LinearAdapter):
             "source_mean": (d_source,),
         }
 
-    def uncertainty(self, X: NDArray[np.floating]) -> FloatMatrix:
-        """Predictive variance σ² (1 + leverage), (n,) float32, σ² the squared error on held-out pairs.
+    def _expected_error(self, X: FloatMatrix, side: FloatMatrix) -> FloatMatrix:
+        """Predictive variance σ² (1 + leverage), (b,) float32, σ² the squared error on held-out pairs.
 
         The leverage (x - x̄)ᵀ (XᵀX + λnvI)⁻¹ (x - x̄) says how far x lies from what the pairs cover
         (Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, section 3.2).
         """
-        X = self._checked(X)
-        expected = np.empty(len(X), dtype=np.float32)
-        for start in range(0, len(X), BATCH_ROWS):
-            rows = slice(start, start + BATCH_ROWS)
-            expected[rows] = self._variance(self._scaled(X[rows]))
-        return expected
-
-    def _variance(self, X: FloatMatrix) -> FloatMatrix:
         whitened = (X - self.arrays["source_mean"]) @ self.arrays["whitening"]
         leverage = np.einsum("ij,ij->i", whitened, whitened)
         variance: FloatMatrix = np.float32(self.held_out["squared error"]) * (1 + leverage)

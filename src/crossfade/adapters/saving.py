@@ -62,6 +62,11 @@ def _require_saveable(adapter: Adapter) -> None:
             f"this {adapter.name} adapter was fitted on plain arrays, so nothing says which models it maps "
             "between; pass source= and target= spaces to fit before saving it"
         )
+    if adapter.side_dimension and adapter.side is None:
+        raise UnknownSpace(
+            f"this {adapter.name} adapter was fitted with side-information, and nothing says which model "
+            "made it; pass side_space= to fit before saving it"
+        )
 
 
 def _require_replaceable(directory: Path) -> None:
@@ -172,6 +177,7 @@ def build(description: Mapping[str, Any]) -> Adapter:
         return Chain([build(link) for link in description["links"]])
     adapter = method_class(description["method"])(**description["parameters"])
     adapter.dimensions = _dimensions(description)
+    adapter.side_dimension = _side_dimension(description)
     return adapter
 
 
@@ -183,6 +189,13 @@ def _dimensions(description: Mapping[str, Any]) -> tuple[int, int]:
     return d_source, d_target
 
 
+def _side_dimension(description: Mapping[str, Any]) -> int:
+    dimension = description.get("side_dimension", 0)
+    if not isinstance(dimension, int) or not 0 <= dimension <= LARGEST_DIMENSION:
+        raise ValueError(f"side dimension {dimension!r} is not between 0 and {LARGEST_DIMENSION}")
+    return dimension
+
+
 def _require_spaces(adapter: Adapter) -> None:
     for side, space, dimension in zip(
         ("source", "target"), (adapter.source, adapter.target), adapter.dimensions, strict=True
@@ -191,6 +204,8 @@ def _require_spaces(adapter: Adapter) -> None:
             raise ValueError(f"{side} space is missing")
         if space.dimension != dimension:
             raise ValueError(f"{side} space has {space.dimension} dimensions, the arrays {dimension}")
+    if adapter.side_dimension != (adapter.side.dimension if adapter.side else 0):
+        raise ValueError(f"side-information of {adapter.side} is said to have {adapter.side_dimension}")
 
 
 def _local(path_or_repo: str | Path) -> Path:

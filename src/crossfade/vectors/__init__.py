@@ -8,7 +8,7 @@ from crossfade.vectors.lance_writing import LanceVectorWriter
 from crossfade.vectors.location import LanceLocation
 from crossfade.vectors.metadata import record_space, recorded_space
 from crossfade.vectors.open import open_vectors, open_writer
-from crossfade.vectors.pairs import ArrayPairs, Pairs
+from crossfade.vectors.pairs import ArrayPairs, PairBatch, Pairs, no_side
 from crossfade.vectors.transform import LiftReport, lift
 from crossfade.vectors.writing import ParquetVectorWriter, VectorWriter
 
@@ -21,6 +21,7 @@ __all__ = [
     "LanceLocation",
     "LanceVectorWriter",
     "LiftReport",
+    "PairBatch",
     "Pairs",
     "ParquetVectorWriter",
     "SourcePairs",
@@ -32,6 +33,7 @@ __all__ = [
     "check",
     "checked",
     "lift",
+    "no_side",
     "open_vectors",
     "open_writer",
     "record_space",

@@ -17,11 +17,17 @@ from crossfade.errors import DuplicateIds, IdMismatch
 from crossfade.spaces import Space
 from crossfade.vectors.base import BATCH_ROWS, FloatMatrix, VectorBatch, VectorSource
 from crossfade.vectors.ids import IdIndex, first_few
-from crossfade.vectors.pairs import Pairs
+from crossfade.vectors.pairs import PairBatch, Pairs
 from crossfade.vectors.writing import full_disk_as_error
 
 
-def align(old: VectorSource, new: VectorSource, *, spill_folder: str | Path | None = None) -> SourcePairs:
+def align(
+    old: VectorSource,
+    new: VectorSource,
+    *,
+    side: VectorSource | None = None,
+    spill_folder: str | Path | None = None,
+) -> SourcePairs:
     """Pair two sources by id: X from `old`, Y from `new`, in the order of `new`.
 
     `old` may hold more items (the gallery). Where the ids stand in the same order, both are streamed
@@ -29,19 +35,26 @@ def align(old: VectorSource, new: VectorSource, *, spill_folder: str | Path | No
     wanted are put in order in a temporary file.
 
     Args:
+        side: side-information by id; like `old` it may hold more items, in any order.
         spill_folder: where the temporary file goes; the system's folder unless given. It has no name,
             so nothing is left behind.
 
     Raises:
-        IdMismatch: ids of `new` are missing in `old`, or the ids are of different types.
+        IdMismatch: ids of `new` are missing in `old` or `side`, or the ids are of different types.
         DuplicateIds: a wanted id occurs more than once.
         OutOfSpace: the temporary file does not fit on its disk.
     """
-    if same_order(old, new):
-        return SourcePairs(old, new)
+    beside = None if side is None else _in_order_of(new, side, spill_folder)
+    return SourcePairs(_in_order_of(new, old, spill_folder), new, beside)
+
+
+def _in_order_of(new: VectorSource, other: VectorSource, spill_folder: str | Path | None) -> VectorSource:
+    """The vectors of `other` for the items of `new`, in their order."""
+    if same_order(other, new):
+        return other
     index = _index(new)
-    _require_all(index, old, new)
-    return SourcePairs(_Reordered(old, index, spill_folder), new)
+    _require_all(index, other, new)
+    return _Reordered(other, index, spill_folder)
 
 
 class SourcePairs(Pairs):
@@ -50,11 +63,14 @@ class SourcePairs(Pairs):
     Attributes:
         old: gives X.
         new: gives Y.
+        beside: gives the side-information; None if there is none.
     """
 
-    def __init__(self, old: VectorSource, new: VectorSource) -> None:
-        self.old, self.new = old, new
+    def __init__(self, old: VectorSource, new: VectorSource, beside: VectorSource | None = None) -> None:
+        self.old, self.new, self.beside = old, new, beside
         self.source, self.target = old.space, new.space
+        if beside is not None:
+            self.side, self.side_dimension = beside.space, beside.space.dimension
 
     def __len__(self) -> int:
         return len(self.new)
@@ -64,15 +80,31 @@ class SourcePairs(Pairs):
         return self.old.space.dimension, self.new.space.dimension
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[tuple[FloatMatrix, FloatMatrix]]:
-        ys = (batch.vectors for batch in self.new.batches(rows))
-        y = np.empty((0, self.dimensions[1]), dtype=np.float32)
-        for batch in self.old.batches(rows):
-            x = batch.vectors
-            while len(x):
-                y = y if len(y) else next(ys)
-                both = min(len(x), len(y))
-                yield x[:both], y[:both]
-                x, y = x[both:], y[both:]
+        for both in _in_step(rows, self.old, self.new):
+            yield both[0], both[1]
+
+    def full_batches(self, rows: int = BATCH_ROWS) -> Iterator[PairBatch]:
+        if self.beside is None:
+            yield from super().full_batches(rows)
+            return
+        for x, y, side in _in_step(rows, self.old, self.new, self.beside):
+            yield PairBatch(x, y, side)
+
+
+def _in_step(rows: int, *sources: VectorSource) -> Iterator[tuple[FloatMatrix, ...]]:
+    """Equally many vectors of each source at a time, wherever each cuts its batches."""
+    streams = [(batch.vectors for batch in source.batches(rows)) for source in sources]
+    held = [np.empty((0, source.space.dimension), dtype=np.float32) for source in sources]
+    while True:
+        for position, stream in enumerate(streams):
+            while not len(held[position]):
+                following = next(stream, None)
+                if following is None:
+                    return
+                held[position] = following
+        count = min(map(len, held))
+        yield tuple(vectors[:count] for vectors in held)
+        held = [vectors[count:] for vectors in held]
 
 
 def same_order(old: VectorSource, new: VectorSource) -> bool:
