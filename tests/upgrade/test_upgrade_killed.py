@@ -139,7 +139,7 @@ def test_two_at_once(tmp_path: Path) -> None:
             second.apply()
         began = time.perf_counter()
         status = second.status()
-        assert time.perf_counter() - began < 0.5
+        assert time.perf_counter() - began < 5  # it would wait 30 s for a lock
         assert status.holder is not None
         assert status.holder["pid"] == first.pid
         assert status.state is State.TRANSFORMING
