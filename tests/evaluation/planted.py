@@ -66,7 +66,7 @@ def text_to_image(*, n: int = 300, seed: int = 0) -> tuple[RetrievalTask, ArrayP
     old_texts = unit(texts @ turn + 0.8 * unit(rng.standard_normal((2 * n, 24))))
     truth = Judgements(2 * n, n, np.arange(2 * n), owner, captions=True)
     sides = vectors(old_texts, OLD), vectors(texts, NEW), vectors(old_items[:n], OLD), vectors(items[:n], NEW)
-    task = RetrievalTask("text→image", *sides, truth, query_groups=owner)
+    task = RetrievalTask("text→image", *sides, truth)
     return task, ArrayPairs(old_items[n:], items[n:], source=OLD, target=NEW)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,6 +184,17 @@ def test_two_directions_are_decided_together_and_captions_counted_by_image() -> 
     assert (rows[0].method, rows[0].weight) == (rows[1].method, rows[1].weight)
     assert set(evaluation.verdict.gain) == {"text→image", "image→text"}
     assert evaluation.verdict.strategy not in ("keep", "backfill")
+
+
+def test_captions_of_one_image_are_resampled_together_unasked() -> None:
+    task, _ = text_to_image(n=60)
+    owner, alone = np.repeat(np.arange(60), 2), np.arange(120)
+    rows = [
+        evaluate([grouped], None, samples=100).tasks[0].row("old/old").metrics
+        for grouped in (task, replace(task, query_groups=owner), replace(task, query_groups=alone))
+    ]
+    assert rows[0] == rows[1]
+    assert rows[0] != rows[2]
 
 
 @pytest.mark.parametrize("metric", ["dot", "l2"])

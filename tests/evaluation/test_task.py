@@ -42,6 +42,16 @@ def test_equal_captions_count_as_one_and_any_right_caption_is_enough() -> None:
     ).tolist() == [1, 1]
 
 
+def test_captions_of_one_image_are_a_group() -> None:
+    truth = Judgements(5, 3, [0, 1, 2, 4, 4], [2, 2, 0, 1, 2], captions=True)
+    groups = truth.query_groups()
+    assert groups is not None
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 4
+    assert Judgements(5, 3, [0, 1], [2, 2]).query_groups() is None
+    assert Labels([1, 1], [1, 1]).query_groups() is None
+
+
 def test_judgements_out_of_range_are_refused() -> None:
     with pytest.raises(UsageError, match="position 4, but there are 4 gallery items; count from 0"):
         Judgements(3, 4, [0], [4])

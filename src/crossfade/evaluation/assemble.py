@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from crossfade.evaluation.bootstrap import Groups
 from crossfade.evaluation.flips import flips
 from crossfade.evaluation.matrix import CHANCE, RowPlan, TaskMatrix
 from crossfade.evaluation.paired import PairedRows, paired_rows
@@ -20,12 +19,11 @@ AGREEMENT = "agreement@10"
 def assemble(matrix: TaskMatrix, *, samples: int, seed: int) -> TaskResult:
     """The result of one task from its measured rows."""
     task, truth = matrix.task, matrix.task.ground_truth
-    groups = Groups(task.n_queries, task.query_groups)
     keys = [plan.key for plan in matrix.plans if plan.key in matrix.measured]
     names = [metric.name for metric in truth.metrics]
     values = {name: {key: matrix.measured[key].values[name] for key in keys} for name in names}
     values[AGREEMENT] = {key: matrix.agreement[key] for key in keys}
-    paired = paired_rows(values, groups, samples=samples, seed=seed)
+    paired = paired_rows(values, matrix.groups, samples=samples, seed=seed)
     agreement = paired[AGREEMENT]
     chance = matrix.measured[CHANCE].values
     return TaskResult(
@@ -69,9 +67,8 @@ def gap_closed(rows: PairedRows, key: str) -> float | None:
 def candidates(matrix: TaskMatrix, index: int, *, seed: int) -> Contrasts:
     """The candidates of a task against old/old on the primary metric; names are (index, row key)."""
     keys = [plan.key for plan in matrix.plans if plan.candidate]
-    groups = Groups(matrix.task.n_queries, matrix.task.query_groups)
     gains = [matrix.primary(key) - matrix.primary(OLD_OLD) for key in keys]
-    totals = groups.totals(np.stack(gains)) if keys else np.empty((0, len(groups)))
+    totals = matrix.groups.totals(np.stack(gains)) if keys else np.empty((0, len(matrix.groups)))
     # tasks of equal size must not share their signs
     flipped = signed_totals(totals, seed=[seed, index])
     return Contrasts.of([(index, key) for key in keys], totals, flipped)

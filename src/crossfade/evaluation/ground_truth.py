@@ -60,6 +60,10 @@ class GroundTruth(ABC):
     def take(self, queries: NDArray[np.integer]) -> GroundTruth:
         """The same ground truth for some of the queries, in the order given."""
 
+    def query_groups(self) -> NDArray[np.integer] | None:
+        """(Q,) numbers of queries that belong together and are resampled together; None if none do."""
+        return None
+
     def _choose_primary(self, primary: str | None, default: str) -> None:
         self.primary = primary or default
         names = [metric.name for metric in self.metrics]
@@ -197,6 +201,15 @@ class Judgements(GroundTruth):
             judged = slice(self._starts[row], self._starts[row + 1])
             block[row - start, self._items[judged]] = self._grades[judged]
         return block
+
+    def query_groups(self) -> NDArray[np.integer] | None:
+        """Captions of one image say nearly the same: they are one group, by the first item they belong to."""
+        if self.kind != "captions":
+            return None
+        alone = self.n_gallery + np.arange(self.n_queries)
+        starts, has_any = self._starts[:-1], np.diff(self._starts) > 0
+        alone[has_any] = self._items[starts[has_any]]
+        return alone
 
     def take(self, queries: NDArray[np.integer]) -> Judgements:
         judged = [np.arange(self._starts[query], self._starts[query + 1]) for query in queries]

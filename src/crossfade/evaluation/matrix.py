@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from crossfade.adapters import Adapter
 from crossfade.errors import DataError
+from crossfade.evaluation.bootstrap import Groups
 from crossfade.evaluation.crossfit import CrossFit, assign_folds, by_fold
 from crossfade.evaluation.interpolation import slerp
 from crossfade.evaluation.measure import Measurement, Measurer, measure, nearest_neighbours
@@ -51,6 +52,7 @@ class TaskMatrix:
 
     Attributes:
         task: with the queries that can be answered.
+        groups: queries that are resampled together.
         left_out: number of queries to which nothing in the gallery is relevant.
         folds: (Q,) the half of the queries that each belongs to, for choices.
         plans: the rows so far, in the order of the table.
@@ -69,7 +71,10 @@ class TaskMatrix:
         self.left_out = int((~answerable).sum())
         self.task = task.take_queries(np.flatnonzero(answerable)) if self.left_out else task
         self.own = self.task.query_positions
-        self.folds = assign_folds(self.task.n_queries, seed, self.task.query_groups)
+        groups = self.task.query_groups
+        numbers = self.task.ground_truth.query_groups() if groups is None else groups
+        self.groups = Groups(self.task.n_queries, numbers)
+        self.folds = assign_folds(self.task.n_queries, seed, numbers)
         self.old = Scorer(task.gallery_old.matrix, task.gallery_old.space.metric)
         self.new = Scorer(task.gallery_new.matrix, task.gallery_new.space.metric)
         self._truth = Measurer(self.task.ground_truth, self.own)

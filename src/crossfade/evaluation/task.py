@@ -25,7 +25,8 @@ class RetrievalTask:
         query_positions: (Q,) where each query stands in the gallery itself, -1 if it does not; that
             item is taken out for that query, as the papers do. None if queries are not in the gallery.
         query_groups: (Q,) queries with the same number belong together (five captions of one image):
-            intervals and tests then resample whole groups. None if queries are independent.
+            intervals, tests and folds then keep whole groups together. By default what the ground truth
+            knows: captions of one image are a group, all other queries are independent.
 
     Raises:
         DataError: the numbers of rows differ.
