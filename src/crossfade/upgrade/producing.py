@@ -39,23 +39,48 @@ class Producer:
         Raises:
             InvalidVectors: there are such rows, and they are to be refused.
         """
-        bad = faults(rows) if self._from_old else {}
-        left_out = set(bad) | _kept(rows)
-        made = self._usable(rows, left_out)
-        bad = {row: fault for row, fault in bad.items() if row not in _kept(rows)}
-        for row in np.flatnonzero(~made.valid).tolist():
-            if row not in left_out:
-                bad[row] = "no item"
-        bad |= {row: f"new vector {fault}" for row, fault in _unusable(made).items()}
-        if bad:
-            self._note(rows, bad)
-            made.valid[list(bad)] = False
-        return made
+        made = self._at_once(rows)
+        if made is None:
+            return self._with_care(rows)
+        bad = self._unusable(made, set())
+        return self._without(made, rows, bad) if bad else made
+
+    def _at_once(self, rows: Rows) -> Produced | None:
+        """All rows, if nothing speaks against it; an adapter checks what it maps, so that is not done twice."""
+        if (self._from_old and rows.null.any()) or rows.kept is not None:
+            return None
+        try:
+            return self._produce(rows)
+        except InvalidVectors:
+            if self._from_old:
+                return None
+            raise
+
+    def _with_care(self, rows: Rows) -> Produced:
+        kept = _kept(rows)
+        bad = {row: why for row, why in faults(rows).items() if row not in kept} if self._from_old else {}
+        made = self._usable(rows, set(bad) | kept)
+        bad |= self._unusable(made, set(bad) | kept)
+        return self._without(made, rows, bad) if bad else made
+
+    def _unusable(self, made: Produced, left_out: set[int]) -> dict[int, str]:
+        """Rows that were not given a vector, or one that no search can use."""
+        valid = np.flatnonzero(made.valid)
+        vectors = made.vectors if len(valid) == len(made.vectors) else made.vectors[valid]
+        bad = {int(valid[row]): f"new vector {fault}" for row, fault in find_invalid(vectors).items()}
+        if len(valid) < len(made.vectors):
+            missing = np.flatnonzero(~made.valid).tolist()
+            bad |= {row: "no item" for row in missing if row not in left_out}
+        return bad
+
+    def _without(self, made: Produced, rows: Rows, bad: dict[int, str]) -> Produced:
+        self._note(rows, bad)
+        valid = made.valid.copy()
+        valid[list(bad)] = False
+        return Produced(made.vectors, valid)
 
     def _usable(self, rows: Rows, left_out: set[int]) -> Produced:
-        if not left_out:
-            made = self._produce(rows)
-            return Produced(made.vectors, made.valid.copy())
+        """The rows that are not left out."""
         keep = np.setdiff1d(np.arange(len(rows)), np.fromiter(left_out, dtype=np.int64))
         vectors = np.zeros((len(rows), self._dimension), dtype=np.float32)
         valid = np.zeros(len(rows), dtype=bool)
@@ -78,12 +103,6 @@ class Producer:
 
 def _kept(rows: Rows) -> set[int]:
     return set() if rows.kept is None else set(np.flatnonzero(rows.kept).tolist())
-
-
-def _unusable(made: Produced) -> dict[int, str]:
-    valid = np.flatnonzero(made.valid)
-    vectors = made.vectors if len(valid) == len(made.vectors) else made.vectors[valid]
-    return {int(valid[row]): str(fault) for row, fault in find_invalid(vectors).items()}
 
 
 def select(rows: Rows, chosen: np.ndarray) -> Rows:
