@@ -9,6 +9,7 @@ from adapter_kit import Streamed, new_space, old_space, planted, unit
 
 from crossfade.adapters import METHODS, auto, fit, fit_auto, make_adapter
 from crossfade.adapters.judging import Bootstrap, Judge
+from crossfade.adapters.residual_mlp import ResidualMLP
 from crossfade.errors import InvalidVectors, MissingExtra, TooFewPairs, UsageError
 from crossfade.spaces import Space
 from crossfade.vectors import ArrayPairs
@@ -82,7 +83,11 @@ def test_says_what_was_skipped_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_tries_every_method_when_pairs_allow() -> None:
+def test_tries_every_method_when_pairs_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(name: str, *, seed: int = 0) -> Any:
+        return ResidualMLP(hidden=16, epochs=1) if name == "residual-mlp" else make_adapter(name, seed=seed)
+
+    monkeypatch.setattr(auto, "make_adapter", quick)
     result = fit_auto(planted(n=1400, noise=0.2))
     assert [score.method for score in result.scores] == list(METHODS)
     assert result.skipped == []

@@ -105,14 +105,14 @@ def fit_auto(
     """
     _require_options(direction, held_out)
     rows = RowSample.choose(len(pairs), held_out, MOST_JUDGED, seed)
-    trial = _Trial(pairs, rows, backward=direction == "backward", seed=seed)
+    trial = _Trial(pairs, rows, direction, seed)
     for name in sorted(methods or METHODS, key=lambda name: method_class(name).complexity):
         trial.attempt(name)
     scores = trial.scores()
     if not scores:
         raise TooFewPairs(_nothing_fitted(pairs, trial.skipped))
     chosen = next(score.method for score in scores if score.as_good_as_best)
-    adapter = make_adapter(chosen, seed=seed).fit_pairs(pairs)
+    adapter = make_adapter(chosen, seed=seed, direction=direction).fit_pairs(pairs)
     return AutoFit(adapter, scores, trial.skipped, len(rows), direction)
 
 
@@ -130,23 +130,26 @@ def _nothing_fitted(pairs: Pairs, skipped: list[tuple[str, str]]) -> str:
 
 
 class _Trial:
-    def __init__(self, pairs: Pairs, rows: RowSample, *, backward: bool, seed: int) -> None:
+    def __init__(self, pairs: Pairs, rows: RowSample, direction: str, seed: int) -> None:
         self.skipped: list[tuple[str, str]] = []
-        self._seed = seed
+        self._direction, self._seed = direction, seed
         self._fitting = PreparedPairs(Without(pairs, rows))
         self._held_out = read_held_out(pairs, rows)
-        self._judge = Judge(self._held_out, backward=backward)
+        self._judge = Judge(self._held_out, backward=direction == "backward")
         self._judged: list[tuple[Adapter, Judged, float]] = []
 
     def attempt(self, name: str) -> None:
         start = perf_counter()
         try:
-            adapter = make_adapter(name, seed=self._seed).fit_prepared(self._fitting)
+            adapter = make_adapter(name, seed=self._seed, direction=self._direction).fit_prepared(
+                self._fitting
+            )
         except (MissingExtra, TooFewPairs, TrainingDiverged) as reason:
             self.skipped.append((name, str(reason)))
             return
         seconds = perf_counter() - start
-        self._judged.append((adapter, self._judge(adapter.transform(self._held_out.X)), seconds))
+        mapped = adapter.transform(self._held_out.X, self._held_out.S if adapter.side_dimension else None)
+        self._judged.append((adapter, self._judge(mapped), seconds))
 
     def scores(self) -> list[MethodScore]:
         if not self._judged:

@@ -25,4 +25,4 @@ def fit(pairs: Pairs, method: str = "auto", *, direction: str = "forward", seed:
 
     if method == "auto":
         return fit_auto(pairs, direction=direction, seed=seed).adapter
-    return make_adapter(method, seed=seed).fit_pairs(pairs)
+    return make_adapter(method, seed=seed, direction=direction).fit_pairs(pairs)

@@ -176,6 +176,11 @@ class RowSample:
         rows = np.random.default_rng(seed).choice(n, count, replace=False)
         return cls(np.sort(rows).astype(np.int64))
 
+    @classmethod
+    def none(cls) -> RowSample:
+        """No rows at all."""
+        return cls(np.empty(0, dtype=np.int64))
+
     def __len__(self) -> int:
         return len(self.rows)
 

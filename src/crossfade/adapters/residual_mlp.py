@@ -9,27 +9,29 @@ from typing import Any, ClassVar
 import numpy as np
 
 from crossfade.adapters.base import Adapter
-from crossfade.adapters.linear import TINY, as_float32
+from crossfade.adapters.linear import TINY, Affine, as_float32
 from crossfade.adapters.prepared import PreparedPairs, RowSample, scale_to_unit, uses_unit_length
-from crossfade.adapters.ridge import Ridge
-from crossfade.adapters.statistics import Matrix, SplitStatistics, gather
+from crossfade.adapters.ridge import Ridge, Spectrum
+from crossfade.adapters.statistics import Matrix, PairStatistics, gather
 from crossfade.errors import TrainingDiverged, UsageError
 from crossfade.extras import load
 from crossfade.vectors import FloatMatrix
 
 SHUFFLED_BLOCKS = 4
 Arrays = dict[str, FloatMatrix]
+Rows = list[tuple[FloatMatrix, FloatMatrix]]
 
 
 class ResidualMLP(Adapter):
     """x @ skip + GELU(x @ hidden + hidden_bias) @ out + bias (Drift-Adapter, EMNLP 2025, section 3).
 
     The skip connection, which has to be a matrix between unequal dimensions, starts as the ridge map and
-    `out` at zero: training starts from the closed form, and early stopping never ends with a worse held-out
-    loss. The loss is 1 - cosine where the target compares by cosine (or is normalised), else squared error.
-    AdamW takes mini-batches from a shuffled window of some 32,000 pairs that moves over the stream. GELU is
-    the tanh approximation (Hendrycks & Gimpel, arXiv 1606.08415), which numpy computes without torch: only
-    `fit` needs the extra "train".
+    `out` at zero: training starts from the closed form. Held-out pairs choose the number of epochs (none, if
+    training only makes them worse), and the final network is trained anew on all pairs for that many. The
+    loss is 1 - cosine where the target compares by cosine (or is normalised), else squared error. AdamW takes
+    mini-batches from a shuffled window of some 32,000 pairs that moves over the stream. GELU is the tanh
+    approximation (Hendrycks & Gimpel, arXiv 1606.08415), which numpy computes without torch: only `fit` needs
+    the extra "train".
 
     Args:
         hidden: width of the hidden layer; 256 as in the paper.
@@ -37,7 +39,7 @@ class ResidualMLP(Adapter):
         weight_decay: of AdamW, on the hidden layer and `out`.
         batch_rows: pairs per step.
         epochs: most passes over the pairs.
-        patience: stop after so many epochs without a better held-out loss.
+        patience: stop looking after so many epochs without a better held-out loss.
         bf16: compute products in bfloat16 (autocast); faster where the processor has it.
         seed: chooses the held-out pairs, the initial weights and the order of the mini-batches.
     """
@@ -89,78 +91,78 @@ class ResidualMLP(Adapter):
         }
 
     def _map(self, X: FloatMatrix) -> FloatMatrix:
-        hidden = gelu(X @ self.arrays["hidden"] + self.arrays["hidden_bias"])
-        mapped: FloatMatrix = np.matmul(X, self.arrays["skip"])
-        mapped += hidden @ self.arrays["out"]
-        mapped += self.arrays["bias"]
-        return mapped
+        return apply_network(self.arrays, X)
 
     # --- fitting ------------------------------------------------------------------------------
 
     def _learn(self, pairs: PreparedPairs) -> None:
         load("torch", "train")
-        held_out = pairs.held_out(self.seed)
-        split = gather(pairs, self.seed)
-        scaling = _Scaling.of(split)
-        start = self._start(split, scaling)
-        trainer = _Trainer(self, start, scaling, cosine=uses_unit_length(pairs.target))
-        judged = [scaling.apply(x[mask], y[mask]) for x, y, mask in pairs.split_blocks(held_out)]
-        trained = self._train(trainer, pairs, held_out, judged)
-        self.arrays = scaling.undo(trained)
-        self._measure(pairs, held_out)
+        split, held_out = gather(pairs, self.seed), pairs.held_out(self.seed)
+        rows = [(x[mask], y[mask]) for x, y, mask in pairs.split_blocks(held_out)]
+        solution, strength = Ridge(seed=self.seed).solve_fitting(split)
+        trainer = self._trainer(split.fitting, solution, pairs)
+        best, epochs = self._choose_epochs(trainer, pairs, held_out, rows)
+        self.chosen = {"strength": strength, "epochs": epochs}
+        self._measure(best, rows, unit=uses_unit_length(pairs.target))
+        final = self._trainer(split.whole, Spectrum.of(split.whole).solution(strength), pairs)
+        for epoch in range(1, epochs + 1):
+            self._run_epoch(final, pairs, RowSample.none(), epoch)
+        self.arrays = final.network()
 
-    def _start(self, split: SplitStatistics, scaling: _Scaling) -> Arrays:
-        ridge = Ridge(seed=self.seed)
-        solution, strength = ridge.solve_fitting(split)
-        self.chosen = {"strength": strength}
+    def _trainer(self, statistics: PairStatistics, solution: Affine, pairs: PreparedPairs) -> _Trainer:
+        """The network at its start: the closed form, and a hidden layer that adds nothing yet."""
+        scaling = _Scaling.of(statistics)
         d_source, d_target = solution.weight.shape
         hidden = np.random.default_rng(self.seed).standard_normal((d_source, self.hidden)) / d_source**0.5
-        return {
+        start = {
             "skip": as_float32(solution.weight * (scaling.x_spread / scaling.y_spread)),
             "bias": np.zeros(d_target, dtype=np.float32),
             "hidden": as_float32(hidden),
             "hidden_bias": np.zeros(self.hidden, dtype=np.float32),
             "out": np.zeros((self.hidden, d_target), dtype=np.float32),
         }
+        return _Trainer(self, start, scaling, cosine=uses_unit_length(pairs.target))
 
-    def _train(
-        self,
-        trainer: _Trainer,
-        pairs: PreparedPairs,
-        held_out: RowSample,
-        judged: list[tuple[FloatMatrix, FloatMatrix]],
-    ) -> Arrays:
-        best, best_loss, best_epoch = trainer.arrays(), trainer.loss_of(judged), 0
-        first_loss = best_loss
+    def _choose_epochs(
+        self, trainer: _Trainer, pairs: PreparedPairs, held_out: RowSample, rows: Rows
+    ) -> tuple[Arrays, int]:
+        best, best_loss, best_epoch = trainer.network(), trainer.loss_of(rows), 0
+        self.held_out = {"loss of the ridge map": best_loss, "loss": best_loss}
         for epoch in range(1, self.epochs + 1):
-            rng = np.random.default_rng((self.seed, epoch))
-            for x, y in _minibatches(pairs, held_out, self.batch_rows, rng):
-                trainer.step(x, y, epoch)
-            loss = trainer.loss_of(judged)
+            self._run_epoch(trainer, pairs, held_out, epoch)
+            loss = trainer.loss_of(rows)
             if loss < best_loss:
-                best, best_loss, best_epoch = trainer.arrays(), loss, epoch
+                best, best_loss, best_epoch = trainer.network(), loss, epoch
             elif epoch - best_epoch >= self.patience:
                 break
-        self.chosen |= {"epochs": best_epoch}
-        self.held_out = {"loss of the ridge map": first_loss, "loss": best_loss}
-        return best
+        self.held_out["loss"] = best_loss
+        return best, best_epoch
 
-    def _measure(self, pairs: PreparedPairs, held_out: RowSample) -> None:
-        error, total, rows = 0.0, 0.0, 0
-        unit = uses_unit_length(pairs.target)
-        targets = np.concatenate([y[mask] for _, y, mask in pairs.split_blocks(held_out)])
-        centre = targets.mean(axis=0)
-        for x, y, mask in pairs.split_blocks(held_out):
-            mapped = self._map(x[mask])
-            mapped = scale_to_unit(mapped) if unit else mapped
-            error += float(np.square(mapped - y[mask], dtype=np.float64).sum())
-            total += float(np.square(y[mask] - centre, dtype=np.float64).sum())
-            rows += len(mapped)
+    def _run_epoch(self, trainer: _Trainer, pairs: PreparedPairs, held_out: RowSample, epoch: int) -> None:
+        rng = np.random.default_rng((self.seed, epoch))
+        for x, y in _minibatches(pairs, held_out, self.batch_rows, rng):
+            trainer.step(x, y, epoch)
+
+    def _measure(self, network: Arrays, rows: Rows, *, unit: bool) -> None:
+        X, Y = (np.concatenate(side) for side in zip(*rows, strict=True))
+        mapped = apply_network(network, X)
+        mapped = scale_to_unit(mapped) if unit else mapped
+        error = float(np.square(mapped - Y, dtype=np.float64).sum())
+        variance = float(np.square(Y - Y.mean(axis=0), dtype=np.float64).sum())
         self.held_out |= {
-            "pairs": rows,
-            "squared error": error / rows,
-            "relative squared error": error / max(total, TINY),
+            "pairs": len(X),
+            "squared error": error / len(X),
+            "relative squared error": error / max(variance, TINY),
         }
+
+
+def apply_network(arrays: Arrays, X: FloatMatrix) -> FloatMatrix:
+    """X (n, d_source) through skip connection and hidden layer: (n, d_target)."""
+    hidden = gelu(X @ arrays["hidden"] + arrays["hidden_bias"])
+    mapped: FloatMatrix = np.matmul(X, arrays["skip"])
+    mapped += hidden @ arrays["out"]
+    mapped += arrays["bias"]
+    return mapped
 
 
 def gelu(x: FloatMatrix) -> FloatMatrix:
@@ -187,8 +189,7 @@ class _Scaling:
     y_spread: float
 
     @classmethod
-    def of(cls, split: SplitStatistics) -> _Scaling:
-        statistics = split.fitting
+    def of(cls, statistics: PairStatistics) -> _Scaling:
         moments = statistics.about(statistics.x_mean, statistics.y_mean)
         x_spread = np.sqrt(max(float(np.trace(moments.xx)) / len(statistics.x_mean) / moments.n, TINY))
         y_spread = np.sqrt(max(moments.yy / len(statistics.y_mean) / moments.n, TINY))
@@ -250,15 +251,15 @@ class _Trainer:
         loss.backward()
         self._optimizer.step()
 
-    def loss_of(self, batches: list[tuple[FloatMatrix, FloatMatrix]]) -> float:
-        """Mean loss over scaled batches, without a step."""
+    def loss_of(self, batches: Rows) -> float:
+        """Mean loss over batches of unscaled pairs, without a step."""
         with self._torch.no_grad():
-            losses = [float(self._loss(x, y)) * len(x) for x, y in batches if len(x)]
+            losses = [float(self._loss(*self._scaling.apply(x, y))) * len(x) for x, y in batches if len(x)]
         return sum(losses) / sum(len(x) for x, _ in batches)
 
-    def arrays(self) -> Arrays:
-        """A copy of the parameters."""
-        return {name: value.detach().numpy().copy() for name, value in self._parameters.items()}
+    def network(self) -> Arrays:
+        """The network as it is now, for vectors as they come."""
+        return self._scaling.undo({name: value.detach().numpy() for name, value in self._parameters.items()})
 
     def _loss(self, x: FloatMatrix, y: FloatMatrix) -> Any:
         torch = self._torch
