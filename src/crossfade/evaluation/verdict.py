@@ -17,6 +17,9 @@ from crossfade.evaluation.result import (
     Verdict,
 )
 
+MARGIN = 0.05
+"""A way that keeps all but this share of the best one's gain is as good: a cascade to half the depth
+costs half, and with enough queries every hair's breadth is significant."""
 CHEAPEST_FIRST = ("query", "gallery", "interpolate", "cascade")
 EVERYTHING = (RAW_ITEMS, OLD_ENCODER)
 
@@ -27,10 +30,11 @@ def decide(tasks: Sequence[TaskResult], have: Sequence[str] = EVERYTHING) -> Ver
     A row qualifies if it is significantly better than old/old on the primary metric of at least one
     task (p below 0.05, corrected for the number of
     candidates, and interval above zero) and significantly worse on no metric of
-    any task (uncorrected, the cautious reading). Of those that qualify, the cheapest is taken whose
-    paired difference to the best is nowhere significantly negative; cheap to dear: map queries,
-    lift the gallery, interpolate, cascade by depth. If none qualifies, the answer is a full backfill
-    where the new model itself is significantly better and the raw items are at hand, else to keep.
+    any task (uncorrected, the cautious reading). Of those that qualify, the cheapest is taken that in
+    every task is not significantly behind the best, or keeps all but `MARGIN` of its gain; cheap to
+    dear: map queries, lift the gallery, interpolate, cascade by depth. If none qualifies, the answer
+    is a full backfill where the new model itself is significantly better and the raw items are at
+    hand, else to keep.
 
     Args:
         tasks: those with labels or judgements decide; label-free ones only if there are no others.
@@ -98,7 +102,12 @@ def _possible(row: RowResult, tasks: Sequence[TaskResult], have: Sequence[str]) 
 
 
 def _holds(key: str, best: str, tasks: Sequence[TaskResult]) -> bool:
-    return not any(task.pairwise(key, best).significantly_worse for task in tasks)
+    return all(_keeps_up(key, best, task) for task in tasks)
+
+
+def _keeps_up(key: str, best: str, task: TaskResult) -> bool:
+    behind, gain = task.pairwise(key, best), task.row(best).against_old[task.primary].value
+    return not behind.significantly_worse or -behind.value <= MARGIN * gain
 
 
 def _cost(row: RowResult) -> tuple[int, int]:
@@ -126,14 +135,13 @@ def _without(thing: str, tasks: Sequence[TaskResult], have: Sequence[str], verdi
 
 
 def _sentence(row: RowResult, tasks: Sequence[TaskResult]) -> str:
-    measured = "; ".join(_figures(row, task) for task in tasks)
     if row.strategy == "keep":
         return f"Keep the old model: {_why_keep(tasks)}"
-    advice = f"{_advice(row)}: {measured}{_remaining(row, tasks)}"
+    advice = f"{_advice(row)}: {_figures(row.key, tasks)}{_remaining(row, tasks)}."
     if tasks[0].judged:
-        return advice + "."
+        return advice
     return (
-        f"{advice}. This says how closely the new model is imitated, not whether search gets better: "
+        f"{advice} This says how closely the new model is imitated, not whether search gets better: "
         "label or judge some queries before relying on it."
     )
 
@@ -151,23 +159,21 @@ def _advice(row: RowResult) -> str:
     return "Do the full backfill, no bridge is better than the old model"
 
 
-def _figures(chosen: RowResult, task: TaskResult) -> str:
-    row = task.row(chosen.key)
-    now, before = row.metrics[task.primary].value, task.row(OLD_OLD).metrics[task.primary].value
-    difference = row.against_old[task.primary]
-    p = difference.p if difference.p_adjusted is None else difference.p_adjusted
-    return (
-        f"{task.name} {task.primary} {now:.3f} instead of {before:.3f} ({_span(difference)}, {_chance(p)}) "
-        f"against {task.ground_truth}, {task.n_queries} queries"
-    )
+def _figures(key: str, tasks: Sequence[TaskResult]) -> str:
+    """What changes on the primary metric of each task, and by which ground truth."""
+    measured = [_change(task, key) for task in tasks]
+    truths = list(dict.fromkeys(task.ground_truth for task in tasks))
+    return f"{_listed(measured)}, by {_listed(truths)}"
 
 
-def _chance(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+def _change(task: TaskResult, key: str) -> str:
+    row, before = task.row(key), task.row(OLD_OLD).metrics[task.primary].value
+    now, difference = row.metrics[task.primary].value, row.against_old[task.primary]
+    return f"{task.name} {task.primary} from {before:.3f} to {now:.3f} ({_span(difference)})"
 
 
 def _why_keep(tasks: Sequence[TaskResult]) -> str:
-    facts = "; ".join(_figures(tasks[0].row(NEW_NEW), task) for task in tasks)
+    facts = _figures(NEW_NEW, tasks)
     if qualifies(NEW_NEW, tasks):
         return f"of what is at hand nothing is significantly better; only a full backfill would be ({facts})."
     return (
@@ -179,20 +185,19 @@ def _why_keep(tasks: Sequence[TaskResult]) -> str:
 def _remaining(row: RowResult, tasks: Sequence[TaskResult]) -> str:
     if row.strategy == "backfill":
         return ""
-    left = [(task, task.pairwise(NEW_NEW, row.key)) for task in tasks]
-    return f"; a full backfill {'; '.join(_backfill(task.name, gain) for task, gain in left)}"
-
-
-def _backfill(name: str, gain: Difference) -> str:
-    if gain.significantly_better:
-        return f"would still add to {name} ({_span(gain)})"
-    if gain.significantly_worse:
-        return f"would take from {name} ({_span(gain)})"
-    return f"would add nothing to {name} that these queries can show ({_span(gain)})"
+    left = {task.name: task.pairwise(NEW_NEW, row.key) for task in tasks}
+    more = [f"{_span(gain)} on {name}" for name, gain in left.items() if gain.significantly_better]
+    if more:
+        return f"; a full backfill would add {_listed(more)}"
+    return "; these queries show nothing that a full backfill would add"
 
 
 def _span(difference: Difference) -> str:
-    return f"{difference.value:+.3f}, 95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]".replace("-", "−")
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _reasons(
@@ -208,12 +213,24 @@ def _reasons(
         "task and significantly worse in none."
     ]
     if best is not None and best.key != chosen.key:
+        behind = [f"{task.name} {_span(task.pairwise(chosen.key, best.key))}" for task in tasks]
         reasons.append(
-            f"{best.title} measures highest; {chosen.title} is cheaper and not significantly behind it: "
-            + "; ".join(f"{task.name} {_span(task.pairwise(chosen.key, best.key))}" for task in tasks)
-            + "."
+            f"{best.title} measures highest; {chosen.title} is cheaper and keeps at least "
+            f"{1 - MARGIN:.0%} of its gain, or is not significantly behind: {_listed(behind)}."
         )
-    return [*reasons, *_rejected(candidates, tasks), *_out_of_reach(have), *_leaks(tasks)]
+    told = [*_embedding(chosen, tasks), *_rejected(candidates, tasks), *_out_of_reach(have)]
+    return [*reasons, *told, *_leaks(tasks)]
+
+
+def _embedding(chosen: RowResult, tasks: Sequence[TaskResult]) -> list[str]:
+    """What a cascade costs: so many queries against so small a gallery may touch all of it."""
+    return [
+        f"The {task.n_queries:,} queries of {task.name} together embed {embedded:,} of the "
+        f"{task.n_gallery:,} items once, at most {chosen.depth} a query and fewer as vectors are kept; "
+        "where traffic touches most of the gallery anyway, a full backfill costs no more."
+        for task in tasks
+        if (embedded := task.row(chosen.key).embedded)
+    ]
 
 
 def _leaks(tasks: Sequence[TaskResult]) -> list[str]:
@@ -226,11 +243,14 @@ def _leaks(tasks: Sequence[TaskResult]) -> list[str]:
 
 
 def _rejected(candidates: Sequence[RowResult], tasks: Sequence[TaskResult]) -> list[str]:
-    return [
-        f"{row.title}: better on {', '.join(better)} but significantly worse on {', '.join(worse)}."
-        for row in candidates
-        if (better := better_in(row.key, tasks)) and (worse := worse_in(row.key, tasks))
-    ]
+    """Ways that help in one place and hurt in another; those that hurt in the same places together."""
+    mixed: dict[str, list[str]] = {}
+    for row in candidates:
+        if (better := better_in(row.key, tasks)) and (worse := worse_in(row.key, tasks)):
+            mixed.setdefault(
+                f"better on {_listed(better)} but significantly worse on {_listed(worse)}", []
+            ).append(row.title)
+    return [f"{_listed(titles)}: {finding}." for finding, titles in mixed.items()]
 
 
 def _out_of_reach(have: Sequence[str]) -> list[str]:
