@@ -15,7 +15,8 @@ def test_the_cheapest_of_equally_good_ways_is_taken() -> None:
     assert (verdict.strategy, verdict.row, verdict.method) == ("query", "query:a", "a")
     assert verdict.sentence == (
         "Map new queries back with a and leave the gallery as it is: t M from 0.300 to 0.390 "
-        "(+0.090 [+0.075, +0.105]), by human judgements; these queries show nothing that a full backfill would add."
+        "(+0.090 [+0.075, +0.105]), by human judgements; "
+        "these queries show nothing that a full backfill would add."
     )
 
 
