@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from crossfade.evaluation import Difference
 from crossfade.evaluation.bootstrap import Groups, bootstrap, bootstrap_means
 from crossfade.evaluation.significance import Contrasts, sign_flip_p, signed_totals, step_down
 
@@ -132,3 +133,14 @@ def test_families_of_several_tasks_are_one() -> None:
     assert len(joined.names) == 5
     assert joined.flipped.shape == (2000, 5)
     np.testing.assert_allclose(joined.flipped.std(axis=0), 1, atol=0.06)
+
+
+def test_better_needs_the_corrected_p_and_worse_does_not() -> None:
+    better = Difference(0.05, 0.01, 0.09, p=0.01, p_adjusted=0.2)
+    assert not better.significantly_better
+    assert better.adjusted(0.04).significantly_better
+    assert not Difference(0.05, -0.01, 0.11, p=0.01).significantly_better
+    worse = Difference(-0.05, -0.09, -0.01, p=0.06, p_adjusted=0.5)
+    assert worse.significantly_worse
+    assert Difference(-0.05, -0.11, 0.01, p=0.04, p_adjusted=0.5).significantly_worse
+    assert not Difference(-0.05, -0.11, 0.01, p=0.2).significantly_worse
