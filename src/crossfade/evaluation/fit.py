@@ -76,7 +76,7 @@ def fit_maps(
 def _fit(maps: FittedMaps, name: str, direction: str, pairs: Pairs, seed: int) -> None:
     start = time.perf_counter()
     try:
-        maps.of(direction)[name] = make_adapter(name, seed=seed).fit_pairs(pairs)
+        maps.of(direction)[name] = make_adapter(name, seed=seed, direction=direction).fit_pairs(pairs)
     except (TooFewPairs, MissingExtra, NotSupported, TrainingDiverged) as error:
         maps.skipped.append(Skipped(name, direction, str(error)))
     else:
