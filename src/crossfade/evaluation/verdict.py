@@ -223,13 +223,14 @@ def _reasons(
 
 
 def _embedding(chosen: RowResult, tasks: Sequence[TaskResult]) -> list[str]:
-    """What a cascade costs: so many queries against so small a gallery may touch all of it."""
+    """So many queries against so small a gallery may touch nearly all of it; real traffic may not."""
+    touched = [task for task in tasks if 2 * (task.row(chosen.key).embedded or 0) > task.n_gallery]
+    if not touched:
+        return []
+    names = _listed([task.name for task in touched])
     return [
-        f"The {task.n_queries:,} queries of {task.name} together embed {embedded:,} of the "
-        f"{task.n_gallery:,} items once, at most {chosen.depth} a query and fewer as vectors are kept; "
-        "where traffic touches most of the gallery anyway, a full backfill costs no more."
-        for task in tasks
-        if (embedded := task.row(chosen.key).embedded)
+        f"Each query embeds at most {chosen.depth} items, fewer as vectors are kept. Together the queries of "
+        f"{names} touch most of this gallery; where real traffic does so too, a full backfill costs no more."
     ]
 
 
