@@ -23,7 +23,7 @@ MAKERS: dict[str, MakeAdapter] = {
     "procrustes-scaled": lambda: Procrustes(scaled=True),
     "ridge": Ridge,
     "low-rank": LowRank,
-    "local-experts": lambda: LocalExperts(clusters=4),
+    "local-experts": lambda: LocalExperts(clusters=4, expert="procrustes"),
     "local-experts-ridge": lambda: LocalExperts(clusters=4, expert="ridge"),
     "residual-mlp": lambda: ResidualMLP(hidden=16, epochs=3),
 }

@@ -63,8 +63,8 @@ def test_linear_family_shares_one_pass() -> None:
 
 
 def test_says_what_was_skipped_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_torch(name: str, *, seed: int = 0) -> Any:
-        adapter = make_adapter(name, seed=seed)
+    def without_torch(name: str, **options: Any) -> Any:
+        adapter = make_adapter(name, **options)
         if name == "residual-mlp":
 
             def refuse(pairs: object) -> None:
@@ -84,8 +84,8 @@ def test_says_what_was_skipped_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tries_every_method_when_pairs_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    def quick(name: str, *, seed: int = 0) -> Any:
-        return ResidualMLP(hidden=16, epochs=1) if name == "residual-mlp" else make_adapter(name, seed=seed)
+    def quick(name: str, **options: Any) -> Any:
+        return ResidualMLP(hidden=16, epochs=1) if name == "residual-mlp" else make_adapter(name, **options)
 
     monkeypatch.setattr(auto, "make_adapter", quick)
     result = fit_auto(planted(n=1400, noise=0.2))

@@ -226,16 +226,26 @@ def test_experts_beat_one_rotation_where_regions_turn_differently() -> None:
     X[:, 0] += np.where(region == 1, 6, -6)
     turns = [np.linalg.qr(rng.standard_normal((8, 8)))[0] for _ in range(2)]
     pairs = ArrayPairs(X, np.stack([x @ turns[r] for x, r in zip(X, region, strict=True)]))
-    local = LocalExperts(clusters=2).fit_pairs(pairs)
+    local = LocalExperts(clusters=2, expert="procrustes").fit_pairs(pairs)
     one = Procrustes().fit_pairs(pairs)
     assert local.held_out["relative squared error"] < 0.2 * one.held_out["relative squared error"]
 
 
 def test_strong_shrinkage_gives_the_global_map() -> None:
     pairs = planted(noise=0.2)
-    local = LocalExperts(clusters=4, shrinkage=1e7).fit_pairs(pairs)
+    local = LocalExperts(clusters=4, expert="procrustes", shrinkage=1e7).fit_pairs(pairs)
     expected = Procrustes().fit_pairs(pairs)
     np.testing.assert_allclose(local.transform(pairs.X), expected.transform(pairs.X), atol=1e-4)
+
+
+def test_direction_chooses_the_kind_of_expert() -> None:
+    pairs = planted(noise=0.2)
+    for direction, expert in (("forward", "ridge"), ("backward", "procrustes")):
+        by_direction = LocalExperts(clusters=2, direction=direction).fit_pairs(pairs)
+        by_name = LocalExperts(clusters=2, expert=expert).fit_pairs(pairs)  # type: ignore[arg-type]
+        assert by_direction.arrays["weights"].tobytes() == by_name.arrays["weights"].tobytes()
+    with pytest.raises(UsageError, match="'sideways'"):
+        LocalExperts(direction="sideways")
 
 
 def test_routing_is_a_distribution_that_hardens_with_low_temperature() -> None:
