@@ -46,7 +46,7 @@ class Producer:
         return self._without(made, rows, bad) if bad else made
 
     def _at_once(self, rows: Rows) -> Produced | None:
-        """All rows, if nothing speaks against it; an adapter checks what it maps, so that is not done twice."""
+        """All rows, if nothing speaks against it. Adapters check what they map; it is not done twice."""
         if (self._from_old and rows.null.any()) or rows.kept is not None:
             return None
         try:
