@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class LanceBackend(Backend):
 
         bounds = np.linspace(0, len(ids), parts + 1).astype(int)
         made: Any = None
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             rows = table(ids[start:stop], vectors[start:stop])
             if made is None:
                 made = lancedb.connect(self.folder).create_table("items", rows)

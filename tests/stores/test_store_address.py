@@ -41,7 +41,7 @@ def test_addresses(text: str, place: str, names: tuple[str, str], identity: str)
     ],
 )
 def test_other_forms_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no address of a store; write lancedb://DIR#table.column"):
+    with pytest.raises(UsageError, match=r"is no address of a store; write lancedb://DIR#table\.column"):
         Address.parse(text)
 
 
