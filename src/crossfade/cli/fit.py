@@ -65,7 +65,7 @@ def _fit(pairs: Any, method: str, direction: str, seed: int) -> tuple[Adapter, A
     if method == "auto":
         auto = fit_auto(pairs, direction=direction, seed=seed)
         return auto.adapter, auto
-    return make_adapter(method, seed=seed).fit_pairs(pairs), None
+    return make_adapter(method, seed=seed, direction=direction).fit_pairs(pairs), None
 
 
 def _tried(auto: AutoFit | None) -> list[str]:
