@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,14 @@ INCLUDE = re.compile(r"(<!-- include: (?P<file>\S+) -->\n)(?P<text>.*?)(<!-- end
 def pages() -> list[Path]:
     """README and every page of docs/."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+def empty_folder(page: Path) -> str:
+    """A folder for a page's commands; always the same one, since some outputs show it."""
+    folder = Path(tempfile.gettempdir()) / "crossfade-docs" / page.stem
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return str(folder)
 
 
 def executed(text: str, folder: str, only: str) -> str:
@@ -66,8 +75,7 @@ def main() -> None:
     stale = []
     for page in [path.resolve() for path in arguments.pages] or pages():
         text = page.read_text(encoding="utf-8")
-        with tempfile.TemporaryDirectory() as folder:
-            fresh = executed(text, folder, arguments.only)
+        fresh = executed(text, empty_folder(page), arguments.only)
         if fresh != text:
             stale.append(str(page.relative_to(ROOT)))
             if not arguments.check:
