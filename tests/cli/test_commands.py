@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cli.conftest import NEW, ROWS, Models, Run
+from tests.cli.conftest import NEW, ROWS, Models, Run, write
 
 from crossfade.cli import main
-from crossfade.vectors import open_vectors
+from crossfade.vectors import Vectors, open_vectors
 
 
 @pytest.fixture
@@ -133,3 +133,16 @@ def test_every_command_has_help_and_json(command: str, capsys: pytest.CaptureFix
         main([command, "--help"])
     assert stop.value.code == 0
     assert "--json" in capsys.readouterr().out
+
+
+def test_inspect_reads_a_file_and_lists_what_no_search_can_use(
+    models: Models, tmp_path: Path, run: Run
+) -> None:
+    matrix = models.old.matrix.copy()
+    matrix[7] = np.nan
+    path = write(tmp_path / "some.parquet", Vectors(models.old.ids, matrix, models.old.space))
+    found = json.loads(run("inspect", path, "--json").out)
+    assert found["rows"] == ROWS
+    assert "1 NaN" in found["unusable"]
+    assert found["first unusable"] == "item 7 (NaN)"
+    assert "old-model" in run("inspect", path).out
