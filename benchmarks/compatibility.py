@@ -103,6 +103,7 @@ def machine(device: str) -> dict[str, Any]:
     return {
         "processor": torch.cuda.get_device_name() if on_gpu else processor(),
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "python": platform.python_version(),
