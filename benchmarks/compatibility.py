@@ -8,7 +8,7 @@ checkpoint. The models' stages write
 
     WORK/models/NAME                          the trained encoder
     WORK/vectors/NAME.{train,validation}.parquet   id, label, vector of every photograph
-    WORK/stages.json                          seconds and machine per stage
+    WORK/stages/*.json                        seconds, processor seconds and machine per stage
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ SPLITS = ("train", "validation")
 Advance = Callable[[int, int], None]
 
 
-def train_stage(name: str, data: Path, work: Path, device: str) -> float:
-    """Train one model; returns the seconds of its epochs, those of earlier runs included."""
+Seconds = dict[str, float]
+
+
+def train_stage(name: str, data: Path, work: Path, device: str) -> Seconds:
+    """Train one model; returns the time of its epochs, those of earlier runs included."""
     from crossfade.training import Recipe, train_model
 
     recipe = Recipe.read(RECIPES / f"{name}.yaml")
@@ -45,22 +48,22 @@ def train_stage(name: str, data: Path, work: Path, device: str) -> float:
         device=device,
         progress=printing(f"train {name}"),
     )
-    return trained.seconds
+    return {"seconds": trained.seconds, "processor_seconds": trained.processor_seconds}
 
 
-def embed_stage(name: str, data: Path, work: Path, device: str) -> float:
-    """Embed both splits with one model; returns seconds."""
+def embed_stage(name: str, data: Path, work: Path, device: str) -> Seconds:
+    """Embed both splits with one model; returns the time."""
     from crossfade.datasets.images import open_images
     from crossfade.encoders.trained import TrainedEncoder
     from crossfade.training import embed_images
 
     encoder = TrainedEncoder.load(work / "models" / name, device=None if device == "auto" else device)
     (work / "vectors").mkdir(exist_ok=True)
-    started = time.perf_counter()
+    wall, processor = time.perf_counter(), time.process_time()
     for split in SPLITS:
         images = open_images(data / f"{split}.parquet")
         embed_images(encoder, images, vectors_path(work, name, split), cache=work / "pixels", overwrite=True)
-    return time.perf_counter() - started
+    return {"seconds": time.perf_counter() - wall, "processor_seconds": time.process_time() - processor}
 
 
 def vectors_path(work: Path, name: str, split: str) -> Path:
@@ -71,7 +74,7 @@ def vectors_path(work: Path, name: str, split: str) -> Path:
 def run_model(name: str, data: Path, work: Path, device: str) -> None:
     """The two stages of a model, each once."""
     done = read_stages(work)
-    for stage, run in ((f"train {name}", train_stage), (f"embed {name}", embed_stage)):
+    for stage, run in ((f"train-{name}", train_stage), (f"embed-{name}", embed_stage)):
         if stage not in done:
             print(f"{time.strftime('%H:%M:%S')} {stage}", file=sys.stderr, flush=True)
             seconds = run(name, data, work, device)
@@ -122,17 +125,16 @@ def processor() -> str:
 
 def read_stages(work: Path) -> dict[str, Any]:
     """Stages that are done, with seconds and machine."""
-    path = work / "stages.json"
-    stages: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return stages
+    return {path.stem: json.loads(path.read_text()) for path in sorted((work / "stages").glob("*.json"))}
 
 
-def record_stage(work: Path, stage: str, seconds: float, device: str) -> None:
-    """Note that a stage is done."""
-    stages = {**read_stages(work), stage: {"seconds": round(seconds, 1), **machine(device)}}
-    partial = work / "stages.json.partial"
-    partial.write_text(json.dumps(stages, indent=2) + "\n")
-    partial.replace(work / "stages.json")
+def record_stage(work: Path, stage: str, seconds: Seconds, device: str) -> None:
+    """Note that a stage is done: one file each, so that stages may run side by side."""
+    rounded = {clock: round(value, 1) for clock, value in seconds.items()}
+    (work / "stages").mkdir(exist_ok=True)
+    partial = work / "stages" / f"{stage}.partial"
+    partial.write_text(json.dumps({**rounded, **machine(device)}, indent=2) + "\n")
+    partial.replace(work / "stages" / f"{stage}.json")
 
 
 def printing(label: str, every: float = 30.0) -> Advance:

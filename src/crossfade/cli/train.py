@@ -238,7 +238,7 @@ def _print(trained: Trained) -> None:
         stdout().print(line, markup=False)
 
 
-_BOOKKEEPING = ("step", "seconds", "learning rate")
+_BOOKKEEPING = ("step", "seconds", "processor seconds", "learning rate")
 
 
 def _tensorboard(out: Path) -> Callable[[int, Mapping[str, float]], None]:

@@ -54,6 +54,7 @@ class Trained:
         corrupt: ids of unreadable images that were left out.
         epochs: the log, one entry per epoch.
         seconds: time of all epochs.
+        processor_seconds: time that this process's processors worked on them.
     """
 
     directory: Path
@@ -63,6 +64,7 @@ class Trained:
     corrupt: tuple[int | str, ...]
     epochs: list[dict[str, float]]
     seconds: float
+    processor_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -74,6 +76,7 @@ class Trained:
             "corrupt": list(self.corrupt),
             "epochs": self.epochs,
             "seconds": self.seconds,
+            "processor_seconds": self.processor_seconds,
         }
 
 
@@ -271,6 +274,10 @@ def _save(
 def _finished(directory: Path, identity: dict[str, Any], pixels: Pixels, part: Part) -> Trained:
     notes = read_notes(directory)
     require_same_identity(notes["identity"], identity, directory)
-    seconds = sum(epoch["seconds"] for epoch in notes["epochs"])
+    seconds, processor = (
+        sum(epoch[clock] for epoch in notes["epochs"]) for clock in ("seconds", "processor seconds")
+    )
     space = Space.from_dict(notes["space"])
-    return Trained(directory, space, len(part), len(part.names), pixels.corrupt, notes["epochs"], seconds)
+    return Trained(
+        directory, space, len(part), len(part.names), pixels.corrupt, notes["epochs"], seconds, processor
+    )
