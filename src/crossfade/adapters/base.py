@@ -27,6 +27,8 @@ from crossfade.vectors import BATCH_ROWS, ArrayPairs, FloatMatrix, Pairs, no_sid
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+MAP_ROWS = 1024  # a block and its image stay in the cache between the product and the scaling
+
 
 class Adapter(ABC):
     """A map from the vectors of one model to the space of another, fitted on pairs.
@@ -166,8 +168,8 @@ class Adapter(ABC):
         """
         X, side = self._checked(X), self._checked_side(side, len(X))
         mapped = np.empty((len(X), self.dimensions[1]), dtype=np.float32)
-        for start in range(0, len(X), BATCH_ROWS):
-            rows = slice(start, start + BATCH_ROWS)
+        for start in range(0, len(X), MAP_ROWS):
+            rows = slice(start, start + MAP_ROWS)
             mapped[rows] = self._map_block(X[rows], side[rows])
         return mapped
 
@@ -251,7 +253,7 @@ class Adapter(ABC):
 
     def _map_block(self, X: FloatMatrix, side: FloatMatrix) -> FloatMatrix:
         mapped = self._map_with_side(self._scaled(X), self._scaled_side(side))
-        return scale_to_unit(mapped) if uses_unit_length(self.target) else mapped
+        return scale_to_unit(mapped, in_place=True) if uses_unit_length(self.target) else mapped
 
     def _scaled(self, X: FloatMatrix) -> FloatMatrix:
         return scale_to_unit(X) if uses_unit_length(self.source) else X

@@ -19,6 +19,7 @@ HELD_OUT_SHARE = 0.2
 MOST_HELD_OUT = 4096
 TINY = np.finfo(np.float32).tiny
 EXTREMES = np.float32(1e-30), np.float32(1e30)
+UNIT_TOLERANCE = 1e-6  # of a squared length: what rounding leaves after a division by the length
 
 
 def uses_unit_length(space: Space | None) -> bool:
@@ -26,17 +27,24 @@ def uses_unit_length(space: Space | None) -> bool:
     return space is not None and (space.metric == "cosine" or space.normalized)
 
 
-def scale_to_unit(matrix: FloatMatrix) -> FloatMatrix:
-    """Rows of `matrix` (n, d) divided by their lengths, as a new matrix."""
+def scale_to_unit(matrix: FloatMatrix, *, in_place: bool = False) -> FloatMatrix:
+    """Rows of `matrix` (n, d) divided by their lengths; the matrix itself where all have unit length already.
+
+    Args:
+        in_place: overwrite `matrix` instead of making a new one.
+    """
     with np.errstate(over="ignore", under="ignore"):
         squares = np.einsum("ij,ij->i", matrix, matrix)
+    if np.all(np.abs(squares - 1) < UNIT_TOLERANCE):
+        return matrix
     extreme = ~((squares > EXTREMES[0]) & (squares < EXTREMES[1]))
     if extreme.any():  # squares beyond what float32 holds
         matrix = matrix.copy()
         matrix[extreme] /= np.maximum(np.abs(matrix[extreme]).max(axis=1, keepdims=True), TINY)
         squares[extreme] = np.einsum("ij,ij->i", matrix[extreme], matrix[extreme])
     # A row that a map sent to zero has no direction; it stays zero instead of becoming NaN.
-    scaled: FloatMatrix = matrix / np.maximum(np.sqrt(squares), TINY)[:, None]
+    factors = 1 / np.maximum(np.sqrt(squares), TINY)[:, None]
+    scaled: FloatMatrix = np.multiply(matrix, factors, out=matrix if in_place else None)
     return scaled
 
 
