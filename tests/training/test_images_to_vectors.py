@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import png, recipe_values, write_images
+from tiny_training import png, recipe_values, write_images
 
 from crossfade.datasets.images import open_images
 from crossfade.encoders import CallableEncoder

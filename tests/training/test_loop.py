@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import recipe_values
 from safetensors.torch import load_file
+from tiny_training import recipe_values
 
 from crossfade.errors import DataError, TrainingDiverged, UnreadableFile, UsageError
 from crossfade.training import Recipe, train_model

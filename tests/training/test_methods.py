@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY_RESNET, recipe_values
 from sklearn.metrics import average_precision_score
+from tiny_training import TINY_RESNET, recipe_values
 
 from crossfade.datasets.images import open_images
 from crossfade.encoders import CallableEncoder, open_encoder

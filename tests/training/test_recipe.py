@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import recipe_values
+from tiny_training import recipe_values
 
 from crossfade.errors import UnreadableFile, UsageError
 from crossfade.training.reading import difference, override, read_yaml

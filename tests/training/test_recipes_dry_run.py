@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import png, write_images
+from tiny_training import png, write_images
 
 from crossfade.encoders.network import EmbeddingNetwork
 from crossfade.training import Recipe, train_model
