@@ -3,6 +3,7 @@
     python benchmarks/matrix.py --data DIR [--out benchmarks/results] [--only tiny-imagenet|fashion|cisi]
 
 Writes ``matrix-NAME.json`` (everything) and ``matrix-NAME.md`` (the tables). Everything is drawn with seed 0.
+``--decide-again`` measures nothing: it takes the committed figures and writes the verdict they lead to now.
 
 Protocols:
   tiny-imagenet: 3,000 of the 5,000 validation photographs, drawn at random, are the pairs; the other 2,000
@@ -20,7 +21,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from crossfade.evaluation import (
     RetrievalTask,
     RowResult,
     TaskResult,
+    decide,
     evaluate,
     labelled_task,
     pairs_of,
@@ -212,6 +214,18 @@ def _machine() -> dict[str, Any]:
 def measure(name: str, data: Path, out: Path) -> None:
     """Evaluate the cases of one data set and write both files."""
     results = {case.name: evaluate([case.task], case.pairs, seed=SEED) for case in CASES[name](data)}
+    write(name, results, out)
+
+
+def decide_again(name: str, out: Path) -> None:
+    """The verdict of today's rules on the figures that were measured before."""
+    report = json.loads((out / f"matrix-{name}.json").read_text("utf-8"))
+    measured = {case: Evaluation.from_dict(values) for case, values in report["cases"].items()}
+    write(name, {case: replace(one, verdict=decide(one.tasks)) for case, one in measured.items()}, out)
+
+
+def write(name: str, results: dict[str, Evaluation], out: Path) -> None:
+    """Both files of one data set."""
     cases = {case: _rounded(result.to_dict()) for case, result in results.items()}
     report = {"dataset": name, "seed": SEED, "machine": _machine(), "cases": cases}
     out.mkdir(parents=True, exist_ok=True)
@@ -228,7 +242,14 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", choices=CASES, help="one data set; all by default")
+    parser.add_argument(
+        "--decide-again", action="store_true", help="only the verdict, from committed figures"
+    )
     options = parser.parse_args()
+    if options.decide_again:
+        for name in [options.only] if options.only else CASES:
+            decide_again(name, options.out)
+        return
     if options.data is None:
         parser.error("say where the data sets are: --data DIR, or the variable CROSSFADE_DATA")
     for name in [options.only] if options.only else CASES:

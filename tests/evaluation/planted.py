@@ -72,16 +72,16 @@ def text_to_image(*, n: int = 300, seed: int = 0) -> tuple[RetrievalTask, ArrayP
 
 # --- results that were never measured, for the rules of the verdict ----------------------------
 
-COSTS = ("query:a", "gallery:a", "interpolate", "cascade:query@20", "cascade:query@100")
+COSTS = ("query:a", "gallery:a", "gallery:b", "interpolate", "cascade:query@20", "cascade:query@100")
 NEEDS = {"interpolate": ("old encoder",), "cascade": ("raw items",)}
 
 
 def result(name: str = "t", n: int = 1000, kind: str = "judged", **means: float) -> TaskResult:
     """A task result in which a row's mean alone decides what is significant: differences of 0.02 and more.
 
-    Keys of `means`: old, query, gallery, interpolate, cascade20, cascade100, new.
+    Keys of `means`: old, query, gallery, gallery_b, interpolate, cascade20, cascade100, new.
     """
-    names = ("old", "query", "gallery", "interpolate", "cascade20", "cascade100", "new")
+    names = ("old", "query", "gallery", "gallery_b", "interpolate", "cascade20", "cascade100", "new")
     keys = ("old/old", *COSTS, "new/new")
     values = {key: means.get(short, means["old"]) for short, key in zip(names, keys, strict=True)}
     rows = tuple(_row(key, values) for key in keys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from planted import result
 
@@ -24,6 +26,19 @@ def test_a_cheaper_cascade_that_keeps_nearly_all_of_the_gain_is_as_good() -> Non
     verdict = decide([result(old=0.10, query=0.10, gallery=0.12, cascade20=0.88, cascade100=0.90, new=0.90)])
     assert verdict.row == "cascade:query@20", "0.02 behind is significant, but 2.5 % of a gain of 0.8"
     assert decide([result(old=0.10, query=0.10, cascade20=0.80, cascade100=0.90, new=0.90)]).depth == 100
+
+
+def test_of_the_methods_of_one_cost_the_better_one_is_taken() -> None:
+    measured = result(old=0.20, gallery=0.382, gallery_b=0.395, cascade20=0.398, cascade100=0.398, new=0.40)
+    behind = measured.pairwise
+    row, column = behind.keys.index("gallery:a"), behind.keys.index("gallery:b")
+    high = [list(values) for values in behind.high]
+    high[row][column] = -0.001
+    pairwise = replace(behind, high=tuple(map(tuple, high)))
+    assert decide([measured]).row == "gallery:a", "0.016 behind the best of all is not significant"
+    assert decide([replace(measured, pairwise=pairwise)]).row == "gallery:b", (
+        "it is, behind its equal in cost"
+    )
 
 
 def test_a_dearer_way_is_taken_where_it_is_significantly_better() -> None:
@@ -111,8 +126,6 @@ def test_label_free_figures_decide_only_where_there_are_no_others_and_say_what_t
 
 
 def test_a_significant_loss_on_any_metric_rules_a_way_out() -> None:
-    from dataclasses import replace
-
     from planted import difference
 
     measured = result(old=0.30, query=0.40, gallery=0.38, new=0.45)

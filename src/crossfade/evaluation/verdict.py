@@ -32,7 +32,8 @@ def decide(tasks: Sequence[TaskResult], have: Sequence[str] = EVERYTHING) -> Ver
     candidates, and interval above zero) and significantly worse on no metric of
     any task (uncorrected, the cautious reading). Of those that qualify, the cheapest is taken that in
     every task is not significantly behind the best, or keeps all but `MARGIN` of its gain; cheap to
-    dear: map queries, lift the gallery, interpolate, cascade by depth. If none qualifies, the answer
+    dear: map queries, lift the gallery, interpolate, cascade by depth; then the simplest method that
+    keeps up, in the same sense, with the best one of that cost. If none qualifies, the answer
     is a full backfill where the new model itself is significantly better and the raw items are at
     hand, else to keep.
 
@@ -51,7 +52,8 @@ def _decide(tasks: Sequence[TaskResult], have: Sequence[str]) -> Verdict:
     qualified = [row for row in candidates if qualifies(row.key, tasks)]
     if qualified:
         best = max(qualified, key=lambda row: _mean_primary(row.key, tasks))
-        chosen = min((row for row in qualified if _holds(row.key, best.key, tasks)), key=_cost)
+        cheapest = min((row for row in qualified if _holds(row.key, best.key, tasks)), key=_cost)
+        chosen = _best_at_this_cost(cheapest, qualified, tasks)
     else:
         best, chosen = None, _fallback(tasks, have)
     return Verdict(
@@ -108,6 +110,15 @@ def _holds(key: str, best: str, tasks: Sequence[TaskResult]) -> bool:
 def _keeps_up(key: str, best: str, task: TaskResult) -> bool:
     behind, gain = task.pairwise(key, best), task.row(best).against_old[task.primary].value
     return not behind.significantly_worse or -behind.value <= MARGIN * gain
+
+
+def _best_at_this_cost(
+    row: RowResult, qualified: Sequence[RowResult], tasks: Sequence[TaskResult]
+) -> RowResult:
+    """Of the rows that cost as much, the simplest that keeps up with the best of them."""
+    peers = [other for other in qualified if _cost(other) == _cost(row)]
+    best = max(peers, key=lambda other: _mean_primary(other.key, tasks))
+    return next(other for other in peers if _holds(other.key, best.key, tasks))
 
 
 def _cost(row: RowResult) -> tuple[int, int]:
