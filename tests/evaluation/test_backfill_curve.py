@@ -10,7 +10,16 @@ import pytest
 from crossfade.adapters.procrustes import Procrustes
 from crossfade.adapters.ridge import Ridge
 from crossfade.errors import IdMismatch, UsageError
-from crossfade.evaluation import BackfillCurve, Evaluation, backfill_curve, evaluate, labelled_task
+from crossfade.evaluation import (
+    BackfillCurve,
+    BackfillOrder,
+    Difference,
+    Estimate,
+    Evaluation,
+    backfill_curve,
+    evaluate,
+    labelled_task,
+)
 from crossfade.evaluation.task import RetrievalTask
 from crossfade.spaces import Space
 from crossfade.vectors import ArrayPairs, Vectors
@@ -19,13 +28,13 @@ SHARES = (0.0, 0.25, 0.5, 1.0)
 
 
 def planted(metric: str = "l2") -> tuple[RetrievalTask, ArrayPairs]:
-    """An old model that blurs some items more than others; the blur grows with the distance from the centre."""
+    """An old model that blurs every seventh item, which are also those far from the centre."""
     rng = np.random.default_rng(0)
     labels = np.arange(400) % 5
-    new = rng.standard_normal((5, 8))[labels] + 0.6 * rng.standard_normal((400, 8))
-    new[::7] *= 2.5
-    blur = 0.05 + 0.5 * (np.arange(400) % 7 == 0)
-    old = new @ rng.standard_normal((8, 8)) + blur[:, None] * 3 * rng.standard_normal((400, 8))
+    new = 2 * rng.standard_normal((5, 8))[labels] + 0.6 * rng.standard_normal((400, 8))
+    blur = 0.3 + 4.0 * (np.arange(400) % 7 == 0)
+    old = np.linalg.qr(rng.standard_normal((8, 8)))[0] @ new.T + blur * rng.standard_normal((8, 400))
+    old = old.T
     spaces = Space("old", 8, metric=metric), Space("new", 8, metric=metric)  # type: ignore[arg-type]
     ids = np.arange(400)
     return labelled_task(
@@ -75,8 +84,9 @@ def test_the_oracle_begins_with_the_largest_error_and_lies_above_random() -> Non
         np.sum(widths * (np.array(values[1:]) + values[:-1]) / 2)
     )
     for order in curve.orders:  # all begin with the lifted gallery and end with the new one
-        assert order.values["mAP"][0] == random.values["mAP"][0]
-        assert order.values["mAP"][-1] == random.values["mAP"][-1]
+        for end in (0, -1):
+            value = order.values["mAP"][end].value
+            assert value == pytest.approx(random.values["mAP"][end].value)
 
 
 def test_distance_to_the_class_mean_needs_classes_and_uncertainty_a_method_that_has_it() -> None:
@@ -87,14 +97,26 @@ def test_distance_to_the_class_mean_needs_classes_and_uncertainty_a_method_that_
         curve.order("uncertainty")
 
 
+def drawn(*values: float) -> BackfillCurve:
+    """A curve through the given values, at equal distances."""
+    none = Difference(0.0, 0.0, 0.0, 1.0)
+    order = BackfillOrder(
+        "uncertainty",
+        {"mAP": tuple(Estimate(value, value, value) for value in values)},
+        {"mAP": (none,) * len(values)},
+        {"mAP": Estimate(0.5, 0.5, 0.5)},
+    )
+    shares = tuple(np.linspace(0, 1, len(values)).tolist())
+    return BackfillCurve("labels", "fastfill", ("mAP",), "mAP", shares, 100, {"mAP": 0.1}, (order,))
+
+
 def test_share_for_a_quality_is_read_off_the_curve() -> None:
-    task, pairs = planted()
-    curve = backfill_curve(task, Ridge().fit_pairs(pairs), shares=SHARES)
-    values = [estimate.value for estimate in curve.order("oracle").values["mAP"]]
-    middle = (values[1] + values[2]) / 2 / values[-1]
-    assert curve.share_for(middle, order="oracle") == pytest.approx(0.375)
-    assert curve.share_for(values[0] / values[-1] - 1e-6, order="oracle") == 0
-    assert curve.share_for(1.0, order="oracle") == 1
+    curve = drawn(0.2, 0.3, 0.4, 0.39, 0.5)
+    assert curve.share_for(0.7) == pytest.approx(0.375)  # 0.35 of 0.5
+    assert curve.share_for(0.3) == 0
+    assert curve.share_for(0.9) == pytest.approx(0.75 + 0.25 * 0.06 / 0.11)
+    assert curve.share_for(1.0) == pytest.approx(1)
+    assert drawn(0.5, 0.6, 0.4).share_for(1.0) == 0
     with pytest.raises(UsageError, match=r"between 0 and 1, got 98"):
         curve.share_for(98)
 
@@ -123,7 +145,7 @@ def test_side_information_of_another_order_is_refused() -> None:
     task, _ = planted()
     side = Vectors(task.gallery_old.ids, task.gallery_new.matrix, Space("side", 8))
     shuffled = side.take(np.arange(len(side))[::-1])
-    with pytest.raises(IdMismatch, match="of side-information"):
+    with pytest.raises(IdMismatch, match=r"old id .*, side-information id"):
         RetrievalTask(
             "labels",
             task.queries_old,

@@ -41,7 +41,7 @@ class Digits:
         )
 
     def task(self) -> RetrievalTask:
-        return self_search_task(self.old, self.new, self.labels)
+        return self_search_task(self.old, self.new, self.labels, side=self.side)
 
 
 @cache

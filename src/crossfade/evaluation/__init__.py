@@ -1,5 +1,7 @@
 """Metrics, the query/gallery matrix, confidence intervals and the verdict."""
 
+from crossfade.evaluation.backfill_curve import backfill_curve
+from crossfade.evaluation.curves import BackfillCurve, BackfillOrder
 from crossfade.evaluation.estimates import Difference, Estimate
 from crossfade.evaluation.ground_truth import GroundTruth, Judgements, Labels, Neighbours
 from crossfade.evaluation.interpolation import slerp
@@ -34,6 +36,8 @@ __all__ = [
     "RAW_ITEMS",
     "WEIGHTS",
     "Alternative",
+    "BackfillCurve",
+    "BackfillOrder",
     "Difference",
     "Estimate",
     "Evaluation",
@@ -49,6 +53,7 @@ __all__ = [
     "Skipped",
     "TaskResult",
     "Verdict",
+    "backfill_curve",
     "decide",
     "evaluate",
     "label_free_task",

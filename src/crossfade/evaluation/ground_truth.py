@@ -107,6 +107,11 @@ class Labels(GroundTruth):
     def n_gallery(self) -> int:
         return len(self._gallery)
 
+    @property
+    def gallery_classes(self) -> NDArray[np.intp]:
+        """(N,) class of every gallery item, counted from 0."""
+        return self._gallery
+
     def grades(self, rows: slice) -> NDArray[np.bool_]:
         same: NDArray[np.bool_] = self._queries[rows, None] == self._gallery[None, :]
         return same

@@ -116,7 +116,7 @@ class TaskMatrix:
         """New queries on the gallery lifted forward; the lifted copy lives as long as its row is measured."""
         key, title = f"gallery:{method}", f"gallery lifted forward ({method})"
         plan = RowPlan(key, "new/h(old)", "gallery", title, method, candidate=True)
-        lifted = Scorer(adapter.transform(self.task.gallery_old.matrix), self.new.metric)
+        lifted = Scorer(self.task.lift_gallery(adapter), self.new.metric)
         self._measure(plan, SingleStage(key, self.task.queries_new.matrix, lifted, self.own))
 
     def add_interpolation(self, choice: CrossFit[Interpolation]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from crossfade.errors import UsageError
+from crossfade.evaluation.curves import BackfillCurve
 from crossfade.evaluation.estimates import Difference, Estimate
 from crossfade.spaces import Space
 
@@ -276,6 +277,7 @@ class Evaluation:
         pairs: number of pairs that the adapters were fitted on.
         old, new: the two spaces; None if the pairs did not say.
         fits, skipped: the methods that were fitted and those that were not, with the reason.
+        curves: quality against the share embedded again, per task, if that was asked for.
         adapters: the fitted adapters by row key (``query:ridge``); in memory only.
         seed, samples: of the bootstrap and the folds.
         seconds: wall time of the whole evaluation.
@@ -291,6 +293,7 @@ class Evaluation:
     seed: int = 0
     samples: int = 1000
     seconds: float = 0.0
+    curves: tuple[BackfillCurve, ...] = ()
     adapters: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def task(self, name: str) -> TaskResult:
@@ -317,6 +320,7 @@ class Evaluation:
             "seed": self.seed,
             "samples": self.samples,
             "seconds": self.seconds,
+            **({"curves": [curve.to_dict() for curve in self.curves]} if self.curves else {}),
         }
 
     @classmethod
@@ -329,6 +333,7 @@ class Evaluation:
             read[name] = Space.from_dict(values[name]) if values[name] else None
         read["fits"] = tuple(Fit(**fit) for fit in values["fits"])
         read["skipped"] = tuple(Skipped(**skipped) for skipped in values["skipped"])
+        read["curves"] = tuple(BackfillCurve.from_dict(curve) for curve in values.get("curves", ()))
         return cls(**read)
 
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from crossfade.adapters import Adapter
 from crossfade.errors import UsageError
 from crossfade.evaluation.assemble import assemble, candidates, correct_for_candidates
+from crossfade.evaluation.backfill_curve import backfill_curve
 from crossfade.evaluation.crossfit import CrossFit, cross_fit
+from crossfade.evaluation.curves import BackfillCurve
 from crossfade.evaluation.fit import (
     FittedMaps,
     Progress,
@@ -44,6 +46,7 @@ def evaluate(
     seed: int = 0,
     samples: int = 1000,
     have: Sequence[str] = (RAW_ITEMS, OLD_ENCODER),
+    curves: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure the whole query/gallery matrix of every task and decide.
@@ -62,7 +65,9 @@ def evaluate(
         seed: of fits, folds, resamples and permutations.
         samples: bootstrap resamples.
         have: what is at hand beside the new encoder: ``raw items``, ``old encoder`` (at query time).
-        progress: called as ``progress(stage, done, total)``; stages fit, measure and test.
+        curves: also measure quality against the share of the gallery that is embedded again, for the best
+            forward map that predicts its uncertainty (the best of all, if none does).
+        progress: called as ``progress(stage, done, total)``; stages fit, measure, test and backfill.
 
     Raises:
         UsageError: no task, two tasks of one name, an unknown method, or something unknown in `have`.
@@ -79,6 +84,7 @@ def evaluate(
     family = Contrasts.joined([candidates(matrix, i, seed=seed) for i, matrix in enumerate(matrices)])
     assembled = _assemble(matrices, pairs, samples, seed, report)
     results = correct_for_candidates(assembled, family)
+    measured = _curves(tasks, maps, results, samples, seed, report) if curves else ()
     return Evaluation(
         tasks=results,
         verdict=decide(results, have),
@@ -90,8 +96,33 @@ def evaluate(
         seed=seed,
         samples=samples,
         seconds=time.perf_counter() - start,
+        curves=measured,
         adapters=maps.by_row(),
     )
+
+
+def _curves(
+    tasks: Sequence[RetrievalTask],
+    maps: FittedMaps,
+    results: Sequence[TaskResult],
+    samples: int,
+    seed: int,
+    progress: Progress,
+) -> tuple[BackfillCurve, ...]:
+    if not maps.forward:
+        raise UsageError("a backfill curve begins with a lifted gallery, but no forward map was fitted")
+    predicting = [name for name, adapter in maps.forward.items() if adapter.has_uncertainty]
+
+    def quality(name: str) -> float:
+        return sum(task.row(f"gallery:{name}").metrics[task.primary].value for task in results)
+
+    adapter = maps.forward[max(predicting or maps.forward, key=quality)]
+    found = []
+    for done, task in enumerate(tasks):
+        progress("backfill", done, len(tasks))
+        found.append(backfill_curve(task, adapter, samples=samples, seed=seed))
+    progress("backfill", len(tasks), len(tasks))
+    return tuple(found)
 
 
 def _measure(

@@ -23,6 +23,7 @@ def labelled_task(
     seed: int = 0,
     name: str = "labels",
     primary: str | None = None,
+    side: Vectors | None = None,
 ) -> tuple[RetrievalTask, ArrayPairs]:
     """Split one labelled set into pairs to fit on and held-out items to search.
 
@@ -35,6 +36,7 @@ def labelled_task(
         labels: (n,) classes.
         n_pairs: items to fit on, drawn at random.
         seed: of the draw.
+        side: (n, d_side) side-information of the same items, row for row.
 
     Raises:
         TooFewPairs: fewer than two items would be left to search.
@@ -47,18 +49,31 @@ def labelled_task(
         )
     order = np.random.default_rng(seed).permutation(len(old))
     fitted, held_out = np.sort(order[:n_pairs]), np.sort(order[n_pairs:])
+    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
     task = self_search_task(
-        old.take(held_out), new.take(held_out), np.asarray(labels)[held_out], name=name, primary=primary
+        old.take(held_out),
+        new.take(held_out),
+        np.asarray(labels)[held_out],
+        name=name,
+        primary=primary,
+        side=None if side is None else side.take(held_out),
     )
-    return task, pairs_of(old, new, fitted)
+    return task, pairs_of(old, new, fitted, side=side, labels=codes)
 
 
 def self_search_task(
-    old: Vectors, new: Vectors, labels: ArrayLike, *, name: str = "labels", primary: str | None = None
+    old: Vectors,
+    new: Vectors,
+    labels: ArrayLike,
+    *,
+    name: str = "labels",
+    primary: str | None = None,
+    side: Vectors | None = None,
 ) -> RetrievalTask:
     """Labelled items that are both queries and gallery, each query taken out of the gallery."""
     truth = Labels(labels, labels, primary=primary)
-    return RetrievalTask(name, old, new, old, new, truth, query_positions=np.arange(len(old)))
+    positions = np.arange(len(old))
+    return RetrievalTask(name, old, new, old, new, truth, query_positions=positions, gallery_side=side)
 
 
 def label_free_task(
@@ -81,7 +96,27 @@ def label_free_task(
     )
 
 
-def pairs_of(old: Vectors, new: Vectors, rows: NDArray[np.integer] | None = None) -> ArrayPairs:
-    """The given rows of two aligned sets as pairs old → new; all rows by default."""
+def pairs_of(
+    old: Vectors,
+    new: Vectors,
+    rows: NDArray[np.integer] | None = None,
+    *,
+    side: Vectors | None = None,
+    labels: NDArray[np.integer] | None = None,
+) -> ArrayPairs:
+    """The given rows of two aligned sets as pairs old → new; all rows by default.
+
+    Args:
+        side: side-information of the same items, row for row.
+        labels: (n,) class codes of all items.
+    """
     chosen = np.arange(len(old)) if rows is None else rows
-    return ArrayPairs(old.matrix[chosen], new.matrix[chosen], source=old.space, target=new.space)
+    return ArrayPairs(
+        old.matrix[chosen],
+        new.matrix[chosen],
+        source=old.space,
+        target=new.space,
+        side=None if side is None else side.matrix[chosen],
+        side_space=None if side is None else side.space,
+        labels=None if labels is None else labels[chosen],
+    )

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfade.adapters import Adapter
 from crossfade.errors import DataError, IdMismatch
 from crossfade.evaluation.ground_truth import GroundTruth
 from crossfade.spaces import Space
-from crossfade.vectors import Vectors
+from crossfade.vectors import FloatMatrix, Vectors
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class RetrievalTask:
         query_groups: (Q,) queries with the same number belong together (five captions of one image):
             intervals, tests and folds then keep whole groups together. By default what the ground truth
             knows: captions of one image are a group, all other queries are independent.
+        gallery_side: (N, d_side) side-information of the gallery items, row for row; None if there is none.
 
     Raises:
         DataError: the numbers of rows differ.
-        IdMismatch: old and new rows carry different ids.
+        IdMismatch: old and new rows, or those of the side-information, carry different ids.
         SpaceMismatch: queries and gallery of one model are of different spaces (prompts may differ).
     """
 
@@ -42,10 +44,13 @@ class RetrievalTask:
     ground_truth: GroundTruth
     query_positions: NDArray[np.integer] | None = None
     query_groups: NDArray[np.integer] | None = None
+    gallery_side: Vectors | None = None
 
     def __post_init__(self) -> None:
         self._require_aligned(self.queries_old, self.queries_new, "queries")
         self._require_aligned(self.gallery_old, self.gallery_new, "gallery items")
+        if self.gallery_side is not None:
+            self._require_aligned(self.gallery_old, self.gallery_side, "gallery items", "side-information")
         self._require_count("queries judged", self.ground_truth.n_queries, self.n_queries)
         self._require_count("gallery items judged", self.ground_truth.n_gallery, self.n_gallery)
         for name in ("query_positions", "query_groups"):
@@ -76,6 +81,23 @@ class RetrievalTask:
             gallery_new=_with_metric(self.gallery_new, metric),
         )
 
+    def side_for(self, adapter: Adapter) -> FloatMatrix | None:
+        """The gallery's side-information if `adapter` takes any.
+
+        Raises:
+            UsageError: it does, and the task has none.
+            SpaceMismatch, DimensionMismatch: it is of another encoder than the adapter was fitted with.
+        """
+        if not adapter.side_dimension:
+            return None
+        side = self.gallery_side
+        adapter.require_side(None if side is None else side.space, f"task {self.name!r}")
+        return None if side is None else side.matrix
+
+    def lift_gallery(self, adapter: Adapter) -> FloatMatrix:
+        """(N, d_new) the old gallery as a forward map lifts it."""
+        return adapter.transform(self.gallery_old.matrix, self.side_for(adapter))
+
     def take_queries(self, queries: NDArray[np.integer]) -> RetrievalTask:
         """The same task with some of the queries only; the gallery stays whole."""
         return replace(
@@ -87,15 +109,16 @@ class RetrievalTask:
             query_groups=None if self.query_groups is None else self.query_groups[queries],
         )
 
-    def _require_aligned(self, old: Vectors, new: Vectors, what: str) -> None:
+    def _require_aligned(self, old: Vectors, new: Vectors, what: str, other: str = "new model") -> None:
         if len(old) == 0:
             raise DataError(f"task {self.name!r} has no {what}; nothing can be measured")
-        self._require_count(f"{what} of the new model", len(new), len(old))
+        self._require_count(f"{what} of the {other}", len(new), len(old))
         if not old.ids.equals(new.ids):
             pairs = zip(old.ids.to_pylist(), new.ids.to_pylist(), strict=True)
             row, (a, b) = next((row, pair) for row, pair in enumerate(pairs) if pair[0] != pair[1])
             raise IdMismatch(
-                f"task {self.name!r}: {what} differ at row {row}: old id {a!r}, new id {b!r}; "
+                f"task {self.name!r}: {what} differ at row {row}: old id {a!r}, "
+                f"{other.removesuffix(' model')} id {b!r}; "
                 "pass the same items in the same order"
             )
 
