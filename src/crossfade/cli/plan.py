@@ -22,7 +22,7 @@ def plan(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("plan.json"),
     evaluation: Annotated[Path | None, typer.Option(help="Folder that crossfade evaluate wrote.")] = None,
     strategy: Annotated[
-        Literal["keep", "query", "interpolate", "cascade", "gallery", "backfill"] | None,
+        Literal["keep", "query", "interpolate", "cascade", "gallery", "partial", "backfill"] | None,
         typer.Option(help="Default: what the evaluation recommends."),
     ] = None,
     row: Annotated[str, typer.Option(help="Row of the evaluation to carry out, e.g. gallery:ridge.")] = "",
@@ -30,8 +30,18 @@ def plan(
         Path | None, typer.Option(help="Folder of a saved adapter, instead of the evaluation's.")
     ] = None,
     items: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Column of the raw items (cascade, backfill).")
+        str, typer.Option(metavar="COLUMN", help="Column of the raw items (cascade, partial, backfill).")
     ] = "",
+    side: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column of the side-information, for an adapter with it.")
+    ] = "",
+    budget: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the rows to embed again (partial).")
+    ] = None,
+    target_quality: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the full backfill's quality to reach (partial)."),
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +86,9 @@ def plan(
             weight=weight,
             depth=depth,
             items=items,
+            side=side,
+            budget=budget,
+            target_quality=target_quality,
             encoders={"items": encoder} if encoder else None,
             on_invalid=on_invalid,
             force=force,

@@ -33,7 +33,8 @@ def read_evaluation(directory: str | Path) -> Evaluation:
         raise UnreadableFile(
             f"{path}: no evaluation that can be read ({error}); run crossfade evaluate --out {folder} again"
         ) from None
-    keys = {f"{prefix}:{fit.method}" for fit in evaluation.fits for prefix in ("query", "gallery")}
+    rows = [row for task in evaluation.tasks for row in task.rows]
+    keys = {row.key for row in rows if row.strategy in ("query", "gallery")}
     saved = {key: adapter_folder(folder, key) for key in sorted(keys)}
     adapters = {key: load_adapter(path) for key, path in saved.items() if path.is_dir()}
     return replace(evaluation, adapters=adapters)

@@ -23,6 +23,7 @@ class Builder:
     Attributes:
         produce: makes the vectors of a batch.
         embeds: whether that costs an encoder's time, so that batches are kept, too.
+        lifts: whether they are made from the old vectors, so that these must be usable.
         progress: called with rows done and rows in all.
     """
 
@@ -31,6 +32,7 @@ class Builder:
     plan: Plan
     produce: Produce
     embeds: bool
+    lifts: bool
     progress: Progress | None = None
     _done: int = 0
     _total: int = 0
@@ -40,7 +42,7 @@ class Builder:
 
     def __post_init__(self) -> None:
         self._producer = Producer(
-            self.produce, self.plan.on_invalid, not self.embeds, self.plan.new.dimension, self.plan.store
+            self.produce, self.plan.on_invalid, self.lifts, self.plan.new.dimension, self.plan.store
         )
         self._make = self._producer
         if self.embeds:

@@ -25,7 +25,7 @@ from crossfade.errors import (
 from crossfade.evaluation.result import Evaluation
 from crossfade.spaces import Space
 from crossfade.stores import Store, open_store
-from crossfade.upgrade import probing, quality
+from crossfade.upgrade import choosing, probing, quality
 from crossfade.upgrade.inspection import Scan, scan_problems, scan_store
 from crossfade.upgrade.plans import AdapterFile, Estimates, OnInvalid, Plan, require_choice
 from crossfade.upgrade.producing import Producer
@@ -33,6 +33,8 @@ from crossfade.upgrade.quality import Choice
 from crossfade.upgrade.strategies import NAMES, Strategy
 from crossfade.upgrade.strategies import strategy as find_strategy
 from crossfade.vectors.metadata import settle_space
+
+PARTIAL = "partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,9 @@ def plan(
     depth: int | None = None,
     first_stage: str = "",
     items: str = "",
+    side: str = "",
+    budget: float | None = None,
+    target_quality: float | None = None,
     encoders: Mapping[str, str] | None = None,
     on_invalid: OnInvalid = "refuse",
     changed_rows: float = 0.0,
@@ -69,7 +74,7 @@ def plan(
 
     Args:
         store: address of the column of vectors, or an open store.
-        strategy: keep, query, interpolate, cascade, gallery or backfill; what the evaluation
+        strategy: keep, query, interpolate, cascade, gallery, partial or backfill; what the evaluation
             recommends unless given.
         evaluation: an `Evaluation`, or what its `to_dict` wrote.
         row: key of the evaluation's row to carry out, instead of a strategy.
@@ -81,6 +86,10 @@ def plan(
         weight: share of the new query, for interpolation.
         depth, first_stage: candidates of a cascade, and what fetches them: query or interpolate.
         items: column that holds the raw items.
+        side: column that holds the side-information, for an adapter that takes it.
+        budget: share of the rows to embed again, for a partial backfill.
+        target_quality: share of the full backfill's quality to reach, in place of a budget; read off the
+            evaluation's backfill curve.
         encoders: what makes vectors, in words, by role: old, new, items.
         on_invalid: NaN, infinite, zero or null vectors: refuse, or skip (listed, left null).
         changed_rows: share of rows that may be added or removed until the plan is applied.
@@ -102,7 +111,8 @@ def plan(
     map_, location = _adapter(request)
     spaces = _spaces(request, map_, old, new)
     draft = _draft(request, spaces, map_, on_invalid, changed_rows)
-    draft = replace(draft, items=items, encoders=dict(encoders or {}), forced=force)
+    draft = replace(draft, items=items, side=side, encoders=dict(encoders or {}), forced=force)
+    draft = replace(draft, budget=_budget(request, map_, budget, target_quality))
     return _checked(request, draft, map_, location)
 
 
@@ -115,6 +125,8 @@ def _choose(wanted: Choice, evaluation: Evaluation | None) -> Choice:
             )
         find_strategy(wanted.strategy)
         return wanted
+    if wanted.strategy == PARTIAL and not wanted.row:
+        return replace(wanted, method=evaluation.curves[0].method if evaluation.curves else "")
     if not wanted.strategy and not wanted.row:
         advised = quality.recommended(evaluation)
         wanted = replace(advised, weight=wanted.weight if wanted.weight is not None else advised.weight)
@@ -131,6 +143,32 @@ def _choose(wanted: Choice, evaluation: Evaluation | None) -> Choice:
     find_strategy(wanted.strategy)
     key = quality.find_row(evaluation, wanted)
     return quality.completed(wanted, evaluation.tasks[0].row(key)) if key else wanted
+
+
+def _budget(
+    request: _Request, adapter: Adapter | None, budget: float | None, target: float | None
+) -> float | None:
+    if request.choice.strategy != PARTIAL:
+        if budget is not None or target is not None:
+            raise UsageError(
+                f"a budget or a target quality is for a partial backfill, not for {request.choice.strategy}; "
+                "give --strategy partial"
+            )
+        return None
+    if budget is not None and target is not None:
+        raise UsageError(
+            f"a partial backfill has a budget ({budget}) or a target quality ({target}); give one of them"
+        )
+    if target is None:
+        return budget
+    assert adapter is not None
+    found = choosing.budget_for(target, request.evaluation, adapter.name)
+    if not found:
+        raise UsageError(
+            f"by the measured curve the lifted gallery alone keeps {target:.1%} of the full backfill's "
+            "quality; nothing need be embedded again: use strategy gallery"
+        )
+    return found
 
 
 def _adapter(request: _Request) -> tuple[Adapter | None, str]:
@@ -238,6 +276,9 @@ def _checked(request: _Request, draft: Plan, adapter: Adapter | None, location: 
     _check_names(draft, chosen)
     scan = _scan(request.store, draft, chosen)
     draft = replace(draft, invalid=dict(scan.faults))
+    if draft.budget is not None and adapter is not None:
+        chosen_items = choosing.choose_items(request.store, draft, adapter, draft.budget)
+        draft = replace(draft, chosen=chosen_items)
     draft = replace(draft, estimates=_estimate(request, draft, chosen, adapter))
     draft = replace(draft, steps=chosen.steps(draft), way_back=chosen.way_back(draft))
     return replace(draft, adapter=_file(request.store, draft, adapter, location)) if adapter else draft
@@ -247,7 +288,10 @@ def _with_quality(request: _Request, draft: Plan) -> Plan:
     if request.evaluation is None:
         return draft
     quality.require_spaces(request.evaluation, draft.old, draft.new)
-    found = quality.measured(request.evaluation, request.choice.row) if request.choice.row else ()
+    if draft.budget is not None:
+        found = quality.on_curve(request.evaluation, request.choice.method, draft.budget)
+    else:
+        found = quality.measured(request.evaluation, request.choice.row) if request.choice.row else ()
     quality.refuse_worse(found, draft.strategy, draft.forced)
     return replace(draft, quality=found, verdict=request.evaluation.verdict.sentence)
 
@@ -269,7 +313,7 @@ def _scan(store: Store, draft: Plan, chosen: Strategy) -> Scan:
             raise DuplicateIds(f"{store.uri}: {problem}")
         if problem.kind == "ids":
             raise DataError(f"{store.uri}: {problem}")
-        if problem.kind == "invalid" and chosen.name == "gallery" and draft.on_invalid == "refuse":
+        if problem.kind == "invalid" and chosen.lifts and draft.on_invalid == "refuse":
             raise InvalidVectors(f"{store.uri}: {problem}")
     return scan
 
@@ -298,7 +342,7 @@ def _estimate(request: _Request, draft: Plan, chosen: Strategy, adapter: Adapter
     if chosen.writes != "column" or (chosen.embeds and request.encoder is None):
         return probing.estimate(request.store, draft, chosen, None)
     made = chosen.producer(draft, adapter, request.encoder)
-    produce = Producer(made, "skip", not chosen.embeds, draft.new.dimension, draft.store)
+    produce = Producer(made, "skip", chosen.lifts, draft.new.dimension, draft.store)
     return probing.estimate(request.store, draft, chosen, produce)
 
 

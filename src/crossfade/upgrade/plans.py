@@ -28,6 +28,15 @@ class AdapterFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ChosenItems:
+    """The ids that a partial backfill embeds again: the file that lists them, how many, and its SHA-256."""
+
+    path: str
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """What an evaluation measured for one task, on its primary metric.
 
@@ -80,13 +89,16 @@ class Plan:
     Attributes:
         id: of the upgrade.
         created: ISO 8601, UTC.
-        strategy: keep, query, interpolate, cascade, gallery or backfill.
+        strategy: keep, query, interpolate, cascade, gallery, partial or backfill.
         store: address, without credentials.
         found: the store as it was when the plan was made.
         old, new: the two spaces.
         adapter: the map that is used, if any.
         weight, depth, first_stage: of the strategy, where it has them.
         items: column that holds the raw items, for strategies that embed them.
+        side: column that holds the side-information, for adapters that take it.
+        budget: share of the rows that a partial backfill embeds again.
+        chosen: which rows these are.
         encoders: what makes vectors, in words, by role: ``old``, ``new``, ``items``.
         staged, previous: column of the new vectors until the switch, and of the old ones after it.
         on_invalid: NaN, infinite, zero and null vectors: ``refuse``, or ``skip`` (listed, left null).
@@ -113,6 +125,9 @@ class Plan:
     depth: int | None = None
     first_stage: str = ""
     items: str = ""
+    side: str = ""
+    budget: float | None = None
+    chosen: ChosenItems | None = None
     encoders: Mapping[str, str] = field(default_factory=dict)
     staged: str = ""
     previous: str = ""
@@ -130,7 +145,7 @@ class Plan:
     @property
     def staging(self) -> Staged:
         """Where the new vectors go."""
-        reads = (self.items,) if self.items else ()
+        reads = tuple(filter(None, (self.items, self.side)))
         return Staged(self.staged, self.previous, self.old, self.new, self.id, reads)
 
     def summary(self) -> list[tuple[str, str]]:
@@ -197,6 +212,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
     read["found"] = Description.from_dict(values["found"])
     read["old"], read["new"] = Space.from_dict(values["old"]), Space.from_dict(values["new"])
     read["adapter"] = AdapterFile(**values["adapter"]) if values["adapter"] else None
+    read["chosen"] = ChosenItems(**values["chosen"]) if values.get("chosen") else None
     read["quality"] = tuple(
         Quality(**{**one, "difference": tuple(one["difference"])}) for one in values["quality"]
     )

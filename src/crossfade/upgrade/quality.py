@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossfade.errors import PlanRefused, SpaceMismatch, UsageError
+from crossfade.evaluation.curves import UNCERTAINTY
 from crossfade.evaluation.result import OLD_OLD, Evaluation, RowResult
 from crossfade.spaces import Space
 from crossfade.upgrade.plans import Quality
@@ -106,6 +107,32 @@ def measured(evaluation: Evaluation, key: str) -> tuple[Quality, ...]:
         found.append(
             Quality(
                 task.name, task.ground_truth, metric, key, value.value, value.low, value.high, old, difference
+            )
+        )
+    return tuple(found)
+
+
+def on_curve(evaluation: Evaluation, method: str, budget: float) -> tuple[Quality, ...]:
+    """What the backfill curves of this method show at the measured share nearest below `budget`."""
+    found = []
+    for curve in evaluation.curves:
+        if curve.method != method or not any(order.name == UNCERTAINTY for order in curve.orders):
+            continue
+        task, metric = evaluation.task(curve.task), curve.primary
+        value, against = curve.at(budget)
+        difference = (against.value, against.low, against.high, against.p)
+        key = f"partial:{method}@{budget:g}"
+        found.append(
+            Quality(
+                task.name,
+                task.ground_truth,
+                metric,
+                key,
+                value.value,
+                value.low,
+                value.high,
+                curve.old[metric],
+                difference,
             )
         )
     return tuple(found)

@@ -248,7 +248,8 @@ class Upgrade:
         return open_encoder(named, space=self.plan.new) if named and self._strategy.embeds else None
 
     def _builder(self, produce: Produce, progress: Progress | None) -> Builder:
-        return Builder(self.store, self._journal, self.plan, produce, self._strategy.embeds, progress)
+        embeds, lifts = self._strategy.embeds, self._strategy.lifts
+        return Builder(self.store, self._journal, self.plan, produce, embeds, lifts, progress)
 
     def _checks(self, adapter: Adapter | None, encoder: Encoder | None, samples: int | None) -> list[Check]:
         if not self._writes_column:

@@ -26,6 +26,10 @@ def plan_summary(plan: Plan) -> Facts:
     ]
     if plan.adapter:
         facts.append(("adapter", f"{plan.adapter.method}, {plan.adapter.path}"))
+    if plan.side:
+        facts.append(("side-information", f"column {plan.side}"))
+    if plan.chosen:
+        facts.append(("embedded again", f"{plan.chosen.count:,} items, listed in {plan.chosen.path}"))
     facts += [("quality", str(one)) for one in plan.quality] or [
         ("quality", "not measured; run crossfade evaluate")
     ]
@@ -46,6 +50,7 @@ def _strategy(plan: Plan) -> str:
         f"weight {plan.weight:g}" if plan.weight is not None else "",
         f"{plan.depth} candidates" if plan.depth is not None else "",
         f"first stage {plan.first_stage}" if plan.first_stage else "",
+        f"{plan.budget:.1%} embedded again" if plan.budget is not None else "",
     ]
     named = ", ".join(filter(None, details))
     return f"{plan.strategy} ({named})" if named else plan.strategy

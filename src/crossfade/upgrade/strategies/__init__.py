@@ -7,7 +7,7 @@ from importlib import import_module
 from crossfade.errors import UsageError
 from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy
 
-NAMES = ("keep", "query", "interpolate", "cascade", "gallery", "backfill")
+NAMES = ("keep", "query", "interpolate", "cascade", "gallery", "partial", "backfill")
 
 __all__ = ["NAMES", "Gallery", "Queries", "Strategy", "strategy"]
 

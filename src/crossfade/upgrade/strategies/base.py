@@ -29,6 +29,7 @@ class Strategy(ABC):
         writes: nothing, a column of new vectors, or a cache that grows as it is used.
         direction: of the adapter that it needs; None if it needs none.
         embeds: whether raw items are embedded.
+        lifts: whether new vectors are made from the stored ones, which must be usable then.
         needs_old_encoder: whether queries must be embedded by the old model, too.
         needs_new_encoder: whether queries must be embedded by the new model.
         batch_rows: rows that are mapped at a time.
@@ -38,6 +39,7 @@ class Strategy(ABC):
     writes: ClassVar[Writes] = "nothing"
     direction: ClassVar[Direction | None] = None
     embeds: ClassVar[bool] = False
+    lifts: ClassVar[bool] = False
     needs_old_encoder: ClassVar[bool] = False
     needs_new_encoder: ClassVar[bool] = True
     batch_rows: ClassVar[int] = 8192

@@ -1,16 +1,15 @@
-"""Lift the stored vectors forward into the new space (FCT, CVPR 2022; here from the old vector alone)."""
+"""Lift the stored vectors forward into the new space, with stored side-information or without (FCT)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from crossfade.adapters import Adapter
 from crossfade.encoders.base import Encoder
-from crossfade.stores import Hits, Produce, Produced
+from crossfade.stores import Hits, Produce
 from crossfade.upgrade.plans import Plan
 from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy
+from crossfade.upgrade.strategies.lifting import check_side, lift
 
 
 class Lift(Strategy):
@@ -19,6 +18,12 @@ class Lift(Strategy):
     name = "gallery"
     writes = "column"
     direction = "forward"
+    lifts = True
+
+    def check(self, plan: Plan, adapter: Adapter | None) -> None:
+        super().check(plan, adapter)
+        assert adapter is not None
+        check_side(plan, adapter)
 
     def steps(self, plan: Plan) -> tuple[str, ...]:
         return column_steps(plan, "maps every stored vector into the new space")
@@ -28,7 +33,7 @@ class Lift(Strategy):
 
     def producer(self, plan: Plan, adapter: Adapter | None, encoder: Encoder | None) -> Produce:
         assert adapter is not None
-        return lambda rows: Produced(adapter.transform(rows.vectors), np.ones(len(rows), dtype=bool))
+        return lambda rows: lift(adapter, rows, plan)
 
     def answer(self, gallery: Gallery, queries: Queries, k: int, columns: Sequence[str]) -> list[Hits]:
         return gallery.search(queries.new, k, columns, gallery.plan.new)
