@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfade.cli.options import IdColumn, Json, NewSpace, OldSpace, Out, Seed, VectorColumn
+from crossfade.cli.options import (
+    IdColumn,
+    Json,
+    NewSpace,
+    OldSpace,
+    Out,
+    Seed,
+    SideSpace,
+    SideVectors,
+    VectorColumn,
+)
 from crossfade.spaces import Metric
 
 if TYPE_CHECKING:
@@ -44,6 +54,15 @@ def evaluate(
     method: Annotated[
         list[str] | None, typer.Option(help="Only this method; may be repeated (default: all).")
     ] = None,
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a saved adapter to measure as well; may be repeated.")
+    ] = None,
+    side: SideVectors = None,
+    side_space: SideSpace = None,
+    backfill_curve: Annotated[
+        bool,
+        typer.Option("--backfill-curve", help="Also: quality against the share of items embedded again."),
+    ] = False,
     raw_items: Annotated[bool, typer.Option(help="Items can still be embedded (cascade, backfill).")] = True,
     old_encoder: Annotated[bool, typer.Option(help="The old model can still embed queries.")] = True,
     metric: Annotated[Metric | None, typer.Option(help="Compare vectors in this way.")] = None,
@@ -55,21 +74,31 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure every way out on your own data: old/old, naive, every map, interpolation, cascade, new/new."""
+    from crossfade.adapters import load_adapter
     from crossfade.cli.console import emit_json, stage_progress
     from crossfade.cli.reading import Reading
     from crossfade.evaluation import OLD_ENCODER, RAW_ITEMS
     from crossfade.evaluation import evaluate as measure
 
-    reading = Reading(old_space, new_space, id_column, vector_column)
+    reading = Reading(old_space, new_space, id_column, vector_column, side_space)
     columns = tuple((captions or "").split(",")) if captions else ((label,) if label else ())
     queries = reading.queries(old_queries, new_queries, columns)
-    gallery = reading.sides(old, new, (label,) if label else ())
+    gallery = reading.sides(old, new, (label,) if label else (), side)
     tasks, fit_on = _tasks(queries, gallery, label, qrels, captions, pairs, seed)
     if metric:
         tasks, fit_on = _compared_by(tasks, fit_on, metric)
     have = (RAW_ITEMS,) * raw_items + (OLD_ENCODER,) * old_encoder
     with stage_progress() as progress:
-        evaluation = measure(tasks, fit_on, methods=method or None, seed=seed, have=have, progress=progress)
+        evaluation = measure(
+            tasks,
+            fit_on,
+            methods=method or None,
+            adapters=[load_adapter(one) for one in adapter or ()],
+            seed=seed,
+            have=have,
+            curves=backfill_curve,
+            progress=progress,
+        )
     written = _write(evaluation, out)
     if json:
         emit_json({**evaluation.to_dict(), "written": written})
@@ -132,11 +161,13 @@ def _write(evaluation: Evaluation, out: Path) -> dict[str, str]:
 
 def _show(evaluation: Evaluation, written: dict[str, str]) -> None:
     from crossfade.cli.console import stdout
-    from crossfade.report.terminal import matrix_table, verdict_panel
+    from crossfade.report.terminal import curve_table, matrix_table, verdict_panel
 
     console = stdout()
     for task in evaluation.tasks:
         console.print(matrix_table(task, evaluation.verdict.row))
+    for curve in evaluation.curves:
+        console.print(curve_table(curve))
     console.print(verdict_panel(evaluation))
     console.print(f"report {written['html']}", markup=False)
     console.print(f"next   crossfade plan URI --evaluation {Path(written['html']).parent}", markup=False)

@@ -20,6 +20,14 @@ OldSpace = Annotated[
 NewSpace = Annotated[
     str | None, typer.Option(metavar="SPACE", help="Space of the new vectors, where the file does not say.")
 ]
+SideVectors = Annotated[
+    str | None,
+    typer.Option("--side", help="Side-information of the same items: vectors by id, in any order."),
+]
+SideSpace = Annotated[
+    str | None,
+    typer.Option(metavar="SPACE", help="Space of the side-information, where its file does not say."),
+]
 IdColumn = Annotated[str | None, typer.Option(help="Column of the ids (default: the one called id).")]
 VectorColumn = Annotated[
     str | None, typer.Option(help="Column of the vectors (default: the one called vector).")

@@ -21,21 +21,23 @@ class Reading:
     new_space: str | None = None
     id_column: str | None = None
     vector_column: str | None = None
+    side_space: str | None = None
 
-    def pairs(self, old: str, new: str) -> SourcePairs:
-        """The same items embedded by both models, aligned by id, streamed."""
+    def pairs(self, old: str, new: str, side: str | None = None) -> SourcePairs:
+        """The same items embedded by both models, aligned by id, streamed; with side-information if named."""
         from crossfade.vectors.align import align
 
         return align(
             self.one(old, self.old_space, "--old-space"),
             self.one(new, self.new_space, "--new-space"),
+            side=None if side is None else self.one(side, self.side_space, "--side-space"),
         )
 
-    def sides(self, old: str, new: str, columns: tuple[str, ...] = ()) -> Sides:
+    def sides(self, old: str, new: str, columns: tuple[str, ...] = (), side: str | None = None) -> Sides:
         """The same items under both models, in memory."""
         from crossfade.cli.tasks import Sides
 
-        return Sides.read(self.pairs(old, new), columns)
+        return Sides.read(self.pairs(old, new, side), columns)
 
     def queries(self, old: str | None, new: str | None, columns: tuple[str, ...] = ()) -> Sides | None:
         """Queries under both models; None if there are none."""

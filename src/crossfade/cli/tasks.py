@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +15,22 @@ from crossfade.vectors.align import SourcePairs
 
 @dataclass(frozen=True)
 class Sides:
-    """The same items under both models, row for row."""
+    """The same items under both models, row for row, and their side-information if there is any."""
 
     old: Vectors
     new: Vectors
+    side: Vectors | None = None
 
     @classmethod
     def read(cls, pairs: SourcePairs, columns: tuple[str, ...] = ()) -> Sides:
         """Read both sides; `columns` come from the new one, whose order both have."""
-        return cls(pairs.old.read(), pairs.new.read(columns))
+        side = None if pairs.beside is None else pairs.beside.read()
+        return cls(pairs.old.read(), pairs.new.read(columns), side)
 
     def take(self, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Sides:
         """The given rows of both."""
-        return Sides(self.old.take(rows), self.new.take(rows))
+        side = None if self.side is None else self.side.take(rows)
+        return Sides(self.old.take(rows), self.new.take(rows), side)
 
 
 def from_labels(
@@ -36,7 +39,7 @@ def from_labels(
     """One labelled set: some items to fit on, the others are queries and gallery at once."""
     labels = np.asarray(gallery.new.columns[column].to_pylist())
     count = n_pairs if n_pairs is not None else len(labels) * 3 // 5
-    task, pairs = labelled_task(gallery.old, gallery.new, labels, count, seed=seed)
+    task, pairs = labelled_task(gallery.old, gallery.new, labels, count, seed=seed, side=gallery.side)
     return [task], pairs
 
 
@@ -88,23 +91,28 @@ def without_ground_truth(
     """Tells only how closely the new model is imitated; held-out items search unless there are queries."""
     if queries is not None:
         task = label_free_task(queries.old, queries.new, gallery.old, gallery.new)
+        task = replace(task, gallery_side=gallery.side)
         return [task], gallery_pairs(gallery, n_pairs, seed)
     count = n_pairs if n_pairs is not None else len(gallery.old) * 3 // 5
     fitted, held_out = _split(len(gallery.old), count, seed)
     rest = gallery.take(held_out)
     positions = np.arange(len(held_out))
     task = label_free_task(rest.old, rest.new, rest.old, rest.new, query_positions=positions)
-    return [task], pairs_of(gallery.old, gallery.new, fitted)
+    task = replace(task, gallery_side=rest.side)
+    return [task], pairs_of(gallery.old, gallery.new, fitted, side=gallery.side)
 
 
 def gallery_pairs(gallery: Sides, n_pairs: int | None, seed: int) -> Pairs:
     """Gallery items as pairs: all of them, or `n_pairs` drawn at random."""
     count = len(gallery.old) if n_pairs is None else n_pairs
-    return pairs_of(gallery.old, gallery.new, _split(len(gallery.old), count, seed)[0])
+    rows = _split(len(gallery.old), count, seed)[0]
+    return pairs_of(gallery.old, gallery.new, rows, side=gallery.side)
 
 
 def _task(name: str, queries: Sides, gallery: Sides, truth: Judgements | Labels) -> RetrievalTask:
-    return RetrievalTask(name, queries.old, queries.new, gallery.old, gallery.new, truth)
+    return RetrievalTask(
+        name, queries.old, queries.new, gallery.old, gallery.new, truth, gallery_side=gallery.side
+    )
 
 
 def _split(n: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crossfade.cli import train_transformation
 from crossfade.cli.options import Json
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ EncoderSpec = Annotated[
 
 
 def register(parent: typer.Typer) -> None:
+    train_transformation.register(app)
     parent.add_typer(app, name="train")
 
 

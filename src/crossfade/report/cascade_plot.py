@@ -78,9 +78,7 @@ class _CascadePlot:
         references = self._references()
         for place, row in enumerate(references):
             self._reference(row, above=place == len(references) - 1)
-        heights = _spread(
-            [self.y(one.points[-1].metrics[self.task.primary].value) for one in self.series], 17
-        )
+        heights = spread([self.y(one.points[-1].metrics[self.task.primary].value) for one in self.series], 17)
         for index, one in enumerate(self.series):
             self._one_series(index, one, heights[index])
         return self.drawing
@@ -123,20 +121,20 @@ class _CascadePlot:
             self.drawing.line(x, self.y(estimate.low), x, self.y(estimate.high), f"whisker {style}")
             measured = f"{number(estimate.value)} ({interval(estimate)})"
             tip = f"{row.title}: {measured}, {row.embedded:,} items embedded"
-            _marker(self.drawing, index, x, y, 7 if row.key == self.recommended else 5, f"dot {style}", tip)
+            marker(self.drawing, index, x, y, 7 if row.key == self.recommended else 5, f"dot {style}", tip)
         self._name(index, one, places[-1], label_y)
 
     def _name(self, index: int, one: _Series, end: tuple[float, float], label_y: float) -> None:
         if self.layout.stacked:
             y = 32.0 + 18 * index
-            _marker(self.drawing, index, 8, y - 4, 5, f"dot series-{index}", "")
+            marker(self.drawing, index, 8, y - 4, 5, f"dot series-{index}", "")
             self.drawing.text(20, y, clip(one.name, 44), f"series-name series-{index}")
         else:
             self.drawing.line(end[0] + 8, end[1], self.right + 8, label_y, "leader")
             self.drawing.text(self.right + 12, label_y + 4, clip(one.name, 34), f"series-name series-{index}")
 
 
-def _marker(drawing: Drawing, index: int, x: float, y: float, r: float, style: str, tip: str) -> None:
+def marker(drawing: Drawing, index: int, x: float, y: float, r: float, style: str, tip: str) -> None:
     """Circle, square, diamond, triangle: series differ in shape as well as in colour."""
     shapes: tuple[list[tuple[float, float]], ...] = (
         [],
@@ -150,7 +148,7 @@ def _marker(drawing: Drawing, index: int, x: float, y: float, r: float, style: s
         drawing.circle(x, y, r, style, tip)
 
 
-def _spread(heights: Sequence[float], distance: float) -> list[float]:
+def spread(heights: Sequence[float], distance: float) -> list[float]:
     """Move labels apart, downwards, so that none lies on another; the order by height is kept."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     placed = list(heights)

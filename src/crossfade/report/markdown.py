@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from crossfade.report.curve_view import LEGEND as CURVE_LEGEND
+from crossfade.report.curve_view import CurveTable, curve_view
 from crossfade.report.page import Facts, Page
 from crossfade.report.samples import BoundedSamples, SampleSearch
 from crossfade.report.view import AGREEMENT, FLIPS_LEGEND, GAP_LEGEND, LEGEND, Cell, Line, Matrix, matrix
 
 if TYPE_CHECKING:
+    from crossfade.evaluation.curves import BackfillCurve
     from crossfade.evaluation.result import TaskResult
 
 
-def render(page: Page, tasks: Sequence[TaskResult], recommended: str | None, samples: BoundedSamples) -> str:
+def render(
+    page: Page,
+    tasks: Sequence[TaskResult],
+    recommended: str | None,
+    samples: BoundedSamples,
+    curves: Sequence[BackfillCurve] = (),
+) -> str:
     """The whole report. Text of the user's data is escaped, so it can be neither markup nor HTML."""
     parts = [*_verdict(page)]
     for task in tasks:
         parts += _task(matrix(task, recommended))
+        parts += [_curve(curve_view(curve)) for curve in curves if curve.task == task.name]
     parts += _samples(samples)
     parts += _upgrade(page)
     parts += _measured(page)
@@ -27,6 +37,20 @@ def render(page: Page, tasks: Sequence[TaskResult], recommended: str | None, sam
             *(f"{escape(purpose)}\n\n{_code_block(command)}" for command, purpose in page.commands),
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _curve(view: CurveTable) -> str:
+    rows = [
+        (
+            escape(name),
+            *values,
+            f"{area.value} ({area.interval})",
+            f"{difference.value} {f'({difference.interval})' if difference.interval else ''}".strip(),
+        )
+        for name, values, area, difference in view.rows
+    ]
+    notes = " ".join([CURVE_LEGEND, *map(escape, view.notes)])
+    return "\n\n".join(["### Partial backfill", escape(view.title) + ".", table(view.header, rows), notes])
 
 
 def escape(text: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crossfade.report.curve_view import curve_view
 from crossfade.report.page import Facts, page, redacted
 from crossfade.report.view import Cell, Line, Mark, Matrix, matrix
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from crossfade.evaluation.curves import BackfillCurve
     from crossfade.evaluation.result import Evaluation, TaskResult
     from crossfade.upgrade.inspection import Inspection
 
@@ -49,6 +51,22 @@ class MatrixTable:
 def matrix_table(task: TaskResult, recommended: str | None = None) -> MatrixTable:
     """The task's matrix: row, metrics with intervals, difference to old/old with its mark, gap closed."""
     return MatrixTable(matrix(task, recommended))
+
+
+def curve_table(curve: BackfillCurve) -> RenderableType:
+    """A backfill curve: the orders, their quality at some shares, the area and what it gains over random."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    view = curve_view(curve)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, name in enumerate(view.header):
+        table.add_column(name, justify="right" if place else "left")
+    for name, values, area, difference in view.rows:
+        table.add_row(name, *values, area.value, _marked(difference))
+    parts: list[RenderableType] = [Text(view.title, style="bold"), table]
+    return Group(*parts, *(Text(note, style="dim") for note in view.notes), Text())
 
 
 def verdict_panel(evaluation: Evaluation) -> RenderableType:

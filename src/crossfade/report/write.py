@@ -57,8 +57,8 @@ def write_report(
     recommended = evaluation.verdict.row
     # All three are made before any is written: a report is never half new.
     texts = {
-        "report.html": html.render(content, evaluation.tasks, recommended, bounded),
-        "report.md": markdown.render(content, evaluation.tasks, recommended, bounded),
+        "report.html": html.render(content, evaluation.tasks, recommended, bounded, evaluation.curves),
+        "report.md": markdown.render(content, evaluation.tasks, recommended, bounded, evaluation.curves),
         "report.json": _json(evaluation, bounded, content.plan, content.history),
     }
     paths = [_write(Path(directory), name, text) for name, text in texts.items()]
