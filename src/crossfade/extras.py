@@ -19,9 +19,7 @@ def load(module: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise MissingExtra(
-            f"{module!r} is not installed; run: pip install 'crossfade[{extra}]'"
-        ) from None
+        raise MissingExtra(f"{module!r} is not installed; run: pip install 'crossfade[{extra}]'") from None
 
 
 def installed(module: str) -> bool:
@@ -29,5 +27,3 @@ def installed(module: str) -> bool:
     from importlib.util import find_spec
 
     return find_spec(module) is not None
-
-
