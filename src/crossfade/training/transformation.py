@@ -65,7 +65,8 @@ class Transformation(nn.Module):
                     linear, norm = block[3 * position], block[3 * position + 1]
                     divisor = spread if position == 0 else 1.0
                     arrays |= _arrays(f"{name}.{position}", *fold(linear, norm), divisor)
-        return arrays | _arrays("out", *(_numpy(value) * spreads.y for value in self.out.parameters()))
+        weight, bias = (_numpy(value) * spreads.y for value in self.out.parameters())
+        return arrays | _arrays("out", weight, bias)
 
 
 def _block(sizes: dict[str, tuple[int, int]], name: str) -> nn.Sequential:
