@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "crossfade"
+SOURCE = Path(__file__).parents[2] / "src" / "crossfade"
 
 LEVEL = {
     "errors": 0,
