@@ -5,8 +5,9 @@
 
 Reads what benchmarks/compatibility.py left in WORK/vectors (and the new model's classifier in
 WORK/models/new), trains h and its rivals on the 50,000 training photographs, and searches the 5,000
-validation photographs: each is query and gallery, the query itself taken out, distances are L2, intervals
-95 % bootstrap over queries. Every map is saved under WORK/maps and is not trained again.
+validation photographs: each is query and gallery, the query itself taken out, distances are those of the
+models' spaces (L2; cosine for the ConvNeXt), intervals 95 % bootstrap over queries. Every map is saved under
+WORK/maps and is not trained again.
 
 --stand-in takes three published MobileNets instead (old v1 0.25, side-information v1 0.75, new v2 1.0), of
 which only the validation photographs are at hand: 3,000 of them, drawn at random, are trained on, 2,000
@@ -109,7 +110,7 @@ def stand_in(data: Path, seed: int) -> tuple[Split, Split]:
     files = sorted(folder.glob("*.parquet"))
     by_dimension = {}
     for file in files:
-        found = open_vectors(str(file), space=f"{file.stem},metric=l2").read(("label",))
+        found = open_vectors(str(file), space=file.stem).read(("label",))
         by_dimension[found.space.dimension] = found
     names = dict(
         zip(("old", "side-info", "new"), (by_dimension[d] for d in sorted(by_dimension)), strict=True)

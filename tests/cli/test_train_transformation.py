@@ -8,12 +8,14 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.cli.conftest import NEW, ROWS, Models, Run, write
 
 from crossfade.adapters import load_adapter
 from crossfade.spaces import Space
-from crossfade.vectors import Vectors
+from crossfade.vectors import Vectors, open_vectors
+from crossfade.vectors.columns import to_column
 
 SIDE = Space("side-model", 6)
 QUICK = ("--set", "inner=32", "--set", "epochs=4", "--set", "warm_up_epochs=1", "--set", "batch_rows=64")
@@ -96,6 +98,39 @@ def test_partial_is_planned_from_the_measured_curve(
     assert plan["chosen"]["count"] == round(0.1 * plan["found"]["rows"])
     assert plan["quality"][0]["row"] == "partial:ridge@0.1"
     assert Path(plan["chosen"]["path"]).is_file()
+
+
+def test_transform_reads_side_information_from_a_column(
+    files: tuple[Path, Path], side: Path, models: Models, tmp_path: Path, run: Run
+) -> None:
+    train(run, "fct", files, tmp_path / "h", "--side", side)
+    psi = {one: vector for one, vector in zip(*_read(side), strict=True)}
+    ids = models.old.ids.to_pylist()
+    column = np.stack([psi[one] for one in ids])
+    table = pq.read_table(files[0]).append_column("psi", to_column(column))
+    pq.write_table(table, tmp_path / "both.parquet")
+    common = ("transform", "--adapter", tmp_path / "h", "--output", tmp_path / "lifted.parquet")
+    named = (
+        *common,
+        "--input",
+        tmp_path / "both.parquet",
+        "--vector-column",
+        "vector",
+        "--space",
+        "old-model",
+    )
+    done = run(*named)
+    assert "needs the side-information of every item" in done.error_lines[0]
+    done = run(*named, "--side", "psi")
+    assert done.code == 0, done.err
+    lifted = open_vectors(str(tmp_path / "lifted.parquet")).read()
+    expected = load_adapter(tmp_path / "h").transform(models.old.matrix, column)
+    np.testing.assert_allclose(lifted.matrix, expected, atol=1e-6)
+
+
+def _read(path: Path) -> tuple[list[object], np.ndarray]:
+    found = open_vectors(str(path)).read()
+    return found.ids.to_pylist(), found.matrix
 
 
 @pytest.mark.parametrize(

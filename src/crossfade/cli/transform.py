@@ -25,6 +25,10 @@ def transform(
     space: Annotated[
         str | None, typer.Option(metavar="SPACE", help="Space of the input, where it does not say.")
     ] = None,
+    side: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of the side-information, for an adapter with it."),
+    ] = None,
     id_column: IdColumn = None,
     vector_column: VectorColumn = None,
     on_invalid: OnInvalid = "refuse",
@@ -41,6 +45,8 @@ def transform(
     mapping = load_adapter(adapter)
     vectors = Reading(id_column=id_column, vector_column=vector_column).one(source, space, "--space")
     mapping.require_source(vectors.space, source)
+    if bool(mapping.side_dimension) != (side is not None):
+        mapping.require_side(mapping.source if side else None, source)
     target = mapping.target
     if target is None:
         raise NotSupported(
@@ -54,6 +60,7 @@ def transform(
             open_writer(output, target),
             progress=advance,
             on_invalid=on_invalid,
+            side=side,
         )
     if json:
         emit_json({"output": output, **report.to_dict()})

@@ -13,7 +13,9 @@ from crossfade.spaces import Space
 from crossfade.vectors.base import BATCH_ROWS, FloatMatrix, VectorBatch, VectorSource
 from crossfade.vectors.channel import Consumer, read_ahead
 from crossfade.vectors.checks import Checker, CheckReport, OnInvalid, find_invalid
+from crossfade.vectors.columns import to_matrix
 from crossfade.vectors.ids import first_few
+from crossfade.vectors.metadata import is_vector_type
 from crossfade.vectors.writing import VectorWriter
 
 Progress = Callable[[int, int], None]
@@ -50,13 +52,14 @@ class LiftReport:
 
 def lift(
     source: VectorSource,
-    transform: Callable[[FloatMatrix], FloatMatrix],
+    transform: Callable[..., FloatMatrix],
     target: Space,
     writer: VectorWriter,
     *,
     progress: Progress | None = None,
     on_invalid: OnInvalid = "refuse",
     columns: tuple[str, ...] = (),
+    side: str | None = None,
     rows: int = BATCH_ROWS,
 ) -> LiftReport:
     """Map every vector of `source` with `transform` and write it; all or nothing.
@@ -65,11 +68,13 @@ def lift(
     complete, or, after any error, absent.
 
     Args:
-        transform: maps (n, d_source) to (n, d_target), float32.
+        transform: maps (n, d_source) to (n, d_target), float32; takes the side-information (n, d_side) as
+            its second argument if there is any.
         target: the space that `transform` maps into; must be the writer's.
         progress: called with the rows done and the rows there are, after each batch.
         on_invalid: ``refuse`` NaN, infinite and zero vectors, or ``skip`` and list them.
         columns: further columns to carry over.
+        side: column of the source that holds side-information.
         rows: rows of a batch.
 
     Raises:
@@ -81,8 +86,12 @@ def lift(
     writer.space.require_same(target, writer.name)
     started = time.perf_counter()
     checker = Checker(source.name, on_invalid=on_invalid)
-    with writer, closing(read_ahead(source.batches(rows, columns))) as batches:
-        lifted = (_map(batch, transform) for batch in _usable(batches, checker, len(source), progress))
+    read = columns if side is None or side in columns else (*columns, side)
+    with writer, closing(read_ahead(source.batches(rows, read))) as batches:
+        lifted = (
+            _map(batch, transform, columns, side, source.name)
+            for batch in _usable(batches, checker, len(source), progress)
+        )
         _write_behind(lifted, writer)
         report = checker.finish(source)
     return LiftReport(writer.rows, report, time.perf_counter() - started)
@@ -102,8 +111,15 @@ def _usable(
             progress(done, total)
 
 
-def _map(batch: VectorBatch, transform: Callable[[FloatMatrix], FloatMatrix]) -> VectorBatch:
-    vectors = transform(batch.vectors)
+def _map(
+    batch: VectorBatch,
+    transform: Callable[..., FloatMatrix],
+    columns: tuple[str, ...],
+    side: str | None,
+    name: str,
+) -> VectorBatch:
+    beside = () if side is None else (_side_of(batch, side, name),)
+    vectors = transform(batch.vectors, *beside)
     if vectors.ndim != 2 or len(vectors) != len(batch):
         raise DataError(f"the map made shape {vectors.shape} of {batch.vectors.shape}; it must keep the rows")
     broken = find_invalid(vectors)
@@ -113,7 +129,14 @@ def _map(batch: VectorBatch, transform: Callable[[FloatMatrix], FloatMatrix]) ->
             f"the map made {len(broken)} NaN, infinite or zero vectors of usable ones; first ids: {ids}; "
             "fit the map again"
         )
-    return VectorBatch(batch.ids, vectors, batch.columns)
+    return VectorBatch(batch.ids, vectors, {column: batch.columns[column] for column in columns})
+
+
+def _side_of(batch: VectorBatch, side: str, name: str) -> FloatMatrix:
+    column = batch.columns[side]
+    first = column.drop_null()[:1]
+    dimension = len(first[0]) if len(first) and is_vector_type(column.type) else 0
+    return to_matrix(column, dimension, f"{name}, column {side!r}")
 
 
 def _write_behind(batches: Iterable[VectorBatch], writer: VectorWriter) -> None:
