@@ -26,13 +26,14 @@ from crossfade.errors import (
     UsageError,
 )
 from crossfade.spaces import Space
+from crossfade.training import lambda_orthogonal
 from crossfade.training.classifier import ClassWeights
 from crossfade.training.fastfill import learn as learn_fastfill
 from crossfade.training.fct import cache as cache_pairs
 from crossfade.training.fct import learn as learn_fct
 from crossfade.training.fct import transformation_for
 from crossfade.training.vector_loop import Watch
-from crossfade.vectors import ArrayPairs, FloatMatrix
+from crossfade.vectors import ArrayPairs, FloatMatrix, align
 
 QUICK = {"inner": 128, "epochs": 30, "warm_up_epochs": 2, "batch_rows": 128, "learning_rate": 2e-3}
 
@@ -120,6 +121,32 @@ def test_lambda_orthogonal_maps_lead_both_ways() -> None:
     assert back.side_dimension == 0
     error = np.square(back.transform(held_out.new.matrix) - held_out.old.matrix).sum()
     assert error < 0.5 * np.square(held_out.old.matrix - held_out.old.matrix.mean(axis=0)).sum()
+
+
+def test_the_way_forward_ends_where_the_way_back_begins() -> None:
+    """B of what is lifted is what F returned: the inverse is one, also where B forgets dimensions."""
+    fitted, held_out = digits()
+    adapter = LambdaOrthogonal(side_information=False, **{**QUICK, "epochs": 5})  # type: ignore[arg-type]
+    pairs = PreparedPairs(fitted.pairs())
+    cached = cache_pairs(adapter, pairs, equal_length=True)
+    seen: dict[str, torch.nn.Linear] = {}
+
+    def start(back: torch.nn.Linear, *rest: object) -> np.ndarray:
+        seen["back"] = back
+        return honest(back, *rest)  # type: ignore[no-any-return]
+
+    honest = lambda_orthogonal._start_orthogonal  # type: ignore[assignment]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lambda_orthogonal, "_start_orthogonal", start)
+        adapter.fit_pairs(fitted.pairs())
+    lifted_again = torch.from_numpy(lifted(adapter, held_out) / cached.spreads.y)
+    with torch.no_grad():
+        returned = seen["back"](lifted_again).numpy() * cached.spreads.x
+    error = np.square(returned - held_out.old.matrix).sum()
+    assert error < 0.3 * np.square(held_out.old.matrix - held_out.old.matrix.mean(axis=0)).sum()
+    # the mean of what B forgets is not lost
+    mean = lifted(adapter, fitted).mean(axis=0) - fitted.new.matrix.mean(axis=0)
+    assert np.linalg.norm(mean) < 0.2 * np.linalg.norm(fitted.new.matrix.mean(axis=0))
 
 
 def test_lambda_bounds_the_distance_from_orthogonal() -> None:
@@ -324,3 +351,38 @@ def test_a_chain_of_two_transformations_leads_over_two_updates() -> None:
     )
     with pytest.raises(UsageError, match="side-information of different spaces, digits-components"):
         chain(first, other)
+
+
+# --- pairs that are streamed -------------------------------------------------------------------
+
+
+def test_pairs_that_do_not_fit_into_a_window_are_streamed_every_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from crossfade.training import vector_loop
+
+    rng = np.random.default_rng(0)
+    X, side = (rng.standard_normal((20_000, 6), dtype=np.float32) for _ in range(2))
+    pairs = ArrayPairs(X, np.tanh(X + side), side=side)
+    options = {**QUICK, "inner": 32, "epochs": 8, "batch_rows": 500}
+    whole = ForwardTransformation(**options).fit_pairs(pairs)  # type: ignore[arg-type]
+    monkeypatch.setattr(vector_loop, "WINDOW_ROWS", 8192)
+    adapter = ForwardTransformation(**options)  # type: ignore[arg-type]
+    cached = cache_pairs(adapter, PreparedPairs(pairs))
+    generator = torch.Generator().manual_seed(0)
+    steps = sum(1 for window in cached.windows() for _ in window.batches(500, generator))
+    assert steps == cached.steps_per_epoch(500) == 16 + 16 + 7
+    assert [len(window) for window in cached.windows()] == [8192, 8192, 3616]
+    streamed = adapter.fit_pairs(pairs)
+    for one in (whole, streamed):
+        error = np.square(one.transform(X, side) - pairs.Y).mean() / np.square(pairs.Y).mean()
+        assert error < 0.2
+
+
+def test_side_information_of_a_fit_may_come_in_batches_of_any_size() -> None:
+    fitted, _ = digits()
+    pairs = align(fitted.old, fitted.new, side=fitted.side.take(np.arange(len(fitted.labels))[::-1]))
+    options = {**QUICK, "epochs": 2}
+    streamed = ForwardTransformation(**options).fit_pairs(pairs)  # type: ignore[arg-type]
+    in_memory = ForwardTransformation(**options).fit_pairs(fitted.pairs())  # type: ignore[arg-type]
+    assert streamed.arrays["out.weight"].tobytes() == in_memory.arrays["out.weight"].tobytes()

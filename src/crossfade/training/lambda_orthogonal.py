@@ -5,6 +5,8 @@ Ricci, Biondi, Pernici, Patras and Del Bimbo, NeurIPS 2025 (arXiv 2509.16664).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -67,22 +69,29 @@ def learn(adapter: ForwardTransformation, pairs: PreparedPairs, *, watch: Watch 
     learner: LambdaOrthogonalLearner = seeded(
         adapter.seed, lambda: LambdaOrthogonalLearner(d_old, cached.side_dimension, d_new, adapter)
     )
-    _start_orthogonal(learner.back, cached, adapter.direction)
+    mean_new = _start_orthogonal(learner.back, cached, adapter.direction)
     log = optimize(learner, cached, recipe_of(adapter), watch)
     weight, bias = (value.detach().double().cpu().numpy() for value in learner.back.parameters())
     if adapter.direction == "backward":
         adapter.arrays = _backward(weight, bias, cached.spreads)
     else:
-        adapter.arrays = _forward(learner.ahead, weight, bias, cached.spreads)
+        adapter.arrays = _forward(learner.ahead, weight, bias, mean_new, cached.spreads)
     last = log[-1]
     adapter.chosen = {f"training {name}": last[name] for name in ("loss", "backward", "forward")}
     adapter.chosen |= {"distance from orthogonal": _distance(weight)}
     adapter.held_out = {}
 
 
-def _start_orthogonal(back: nn.Linear, cached: CachedPairs, direction: str) -> None:
-    """Orthogonal Procrustes between the centred vectors: what is relaxed from there is the orthogonality."""
-    x_sum, y_sum, cross, rows = 0.0, 0.0, 0.0, 0
+def _start_orthogonal(back: nn.Linear, cached: CachedPairs, direction: str) -> np.ndarray:
+    """Orthogonal Procrustes between the centred vectors: what is relaxed from there is the orthogonality.
+
+    Returns:
+        (d_new,) the mean new vector, scaled.
+    """
+    x_sum: Any = 0
+    y_sum: Any = 0
+    cross: Any = 0
+    rows = 0
     for window in cached.windows():
         x, y = window.x.double(), window.y.double()
         x_sum, y_sum, cross = x_sum + x.sum(0), y_sum + y.sum(0), cross + x.T @ y
@@ -95,6 +104,8 @@ def _start_orthogonal(back: nn.Linear, cached: CachedPairs, direction: str) -> N
     with torch.no_grad():
         back.weight.copy_(weight)
         back.bias.copy_(old - weight @ new)
+    mean: np.ndarray = new.cpu().numpy()
+    return mean
 
 
 def _backward(weight: np.ndarray, bias: np.ndarray, spreads: Spreads) -> dict[str, FloatMatrix]:
@@ -103,15 +114,20 @@ def _backward(weight: np.ndarray, bias: np.ndarray, spreads: Spreads) -> dict[st
 
 
 def _forward(
-    ahead: Transformation, weight: np.ndarray, bias: np.ndarray, spreads: Spreads
+    ahead: Transformation, weight: np.ndarray, bias: np.ndarray, mean_new: np.ndarray, spreads: Spreads
 ) -> dict[str, FloatMatrix]:
-    """F, with the inverse of B as part of its last layer."""
+    """F, with the inverse of B as part of its last layer.
+
+    Where the new space has more dimensions, B forgets some: of all vectors that B sends to the same place,
+    the one nearest to the mean new vector is taken.
+    """
     arrays = ahead.folded(Spreads(spreads.x, spreads.side, 1.0))
-    inverse = np.linalg.pinv(weight).T * spreads.y
+    inverse = np.linalg.pinv(weight)
+    forgotten = mean_new - inverse @ (weight @ mean_new)
     out, out_bias = arrays["out.weight"].astype(np.float64), arrays["out.bias"].astype(np.float64)
     return arrays | {
-        "out.weight": (out @ inverse).astype(np.float32),
-        "out.bias": ((out_bias - bias) @ inverse).astype(np.float32),
+        "out.weight": (out @ inverse.T * spreads.y).astype(np.float32),
+        "out.bias": ((inverse @ (out_bias - bias) + forgotten) * spreads.y).astype(np.float32),
     }
 
 
