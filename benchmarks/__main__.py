@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("fit.py", "search.py", "lift.py")
+SCRIPTS = ("fit.py", "search.py", "lift.py", "fct_speed.py")
 WITH_DATA = ("matrix.py",)
 
 
