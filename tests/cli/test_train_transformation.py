@@ -46,6 +46,8 @@ def test_fct_with_side_information_and_without(
     assert (adapter.side, adapter.target) == (SIDE, NEW)
     assert len(result["epochs"]) == 4  # type: ignore[arg-type]
     assert not list(tmp_path.glob("*.checkpoint"))
+    done = run("train", "fct", "--old", files[0], "--new", files[1], "--out", tmp_path / "h")
+    assert "h is there already; name another --out" in done.error_lines[0]
     train(run, "fct", files, tmp_path / "alone")
     assert load_adapter(tmp_path / "alone").side is None
     done = run("train", "fct", "--old", files[0], "--new", files[1], "--out", tmp_path / "x", *QUICK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -128,10 +129,13 @@ def train_transformation(
         log: called with the epoch and its numbers.
 
     Raises:
-        UsageError: `out` belongs to a training with other settings, or a classifier for another method.
+        UsageError: `out` is there already, its checkpoint belongs to a training with other settings, or a
+            classifier was given for another method.
         TrainingDiverged: the loss became NaN or infinite.
     """
     started, directory = time.perf_counter(), Path(out)
+    if directory.exists():
+        raise UsageError(f"{directory} is there already; name another --out, or remove it to train anew")
     adapter, epochs = recipe.make(device), []
 
     def note(epoch: int, numbers: Mapping[str, float]) -> None:
@@ -144,7 +148,7 @@ def train_transformation(
     adapter.trainer = _trainer(recipe.method, watch, classifier)
     adapter.fit_pairs(pairs)
     adapter.save_pretrained(directory)
-    folder.rmdir()
+    shutil.rmtree(folder)
     return TrainedTransformation(directory, adapter, epochs, time.perf_counter() - started)
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from crossfade.adapters.prepared import PreparedPairs
 from crossfade.errors import TrainingDiverged, UsageError
-from crossfade.training.checkpoint import NAME as CHECKPOINT
 from crossfade.training.checkpoint import load_checkpoint, save_checkpoint
 from crossfade.training.schedule import cosine_with_warm_up
 from crossfade.training.transformation import Spreads
@@ -53,7 +52,7 @@ class Watch:
     """What a training reports to, and where it can go on after an interruption.
 
     Attributes:
-        folder: holds the checkpoint until the end; None for none.
+        folder: holds the checkpoint, also at the end, until the caller has saved the map; None for none.
         identity: what is trained on what; a checkpoint of anything else is refused.
         progress: called with (pairs done, pairs in all).
         log: called with the epoch and its mean numbers.
@@ -201,8 +200,6 @@ def optimize(
             watch.log(epoch + 1, log[-1])
         if watch.folder is not None:
             save_checkpoint(watch.folder, learner, optimizer, {"epochs": log}, _identity(recipe, watch))
-    if watch.folder is not None:
-        (watch.folder / CHECKPOINT).unlink(missing_ok=True)
     learner.eval()
     return log
 
