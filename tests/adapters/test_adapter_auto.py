@@ -12,7 +12,7 @@ from crossfade.adapters.judging import Bootstrap, Judge
 from crossfade.adapters.residual_mlp import ResidualMLP
 from crossfade.errors import InvalidVectors, MissingExtra, TooFewPairs, UsageError
 from crossfade.spaces import Space
-from crossfade.vectors import ArrayPairs
+from crossfade.vectors import ArrayPairs, Vectors
 
 LINEAR = ("procrustes", "low-rank", "ridge")
 
@@ -109,10 +109,10 @@ def test_refuses_what_cannot_be_fitted() -> None:
 
 
 def test_fit_by_name() -> None:
-    assert fit(planted(), "ridge").name == "ridge"
+    assert fit(planted(), method="ridge").name == "ridge"
     assert fit(planted(n=300, noise=0.1)).name == "procrustes"
     with pytest.raises(UsageError, match=r"no method is called 'rigde'; choose one of procrustes, low-rank"):
-        fit(planted(), "rigde")
+        fit(planted(), method="rigde")
 
 
 # --- the judge --------------------------------------------------------------------------------
@@ -162,3 +162,22 @@ def test_bootstrap_is_paired_and_about_normal() -> None:
     assert interval.high == pytest.approx(values.mean() + half, abs=0.02)
     shifted = Bootstrap(400, seed=1)(values + 1)
     assert shifted.low == pytest.approx(interval.low + 1)
+
+
+def test_fit_takes_arrays_vectors_or_pairs_and_finds_the_same_map() -> None:
+    random = np.random.default_rng(0)
+    X, Y = random.normal(size=(300, 6)).astype("f"), random.normal(size=(300, 9)).astype("f")
+    old, new = Space("old", 6), Space("new", 9)
+    by_arrays = fit(X, Y, method="ridge", source=old, target=new)
+    order = random.permutation(300)
+    shuffled = Vectors(order, X[order], old)
+    by_vectors = fit(shuffled, Vectors(np.arange(300), Y, new), method="ridge")
+    by_pairs = fit(ArrayPairs(X, Y, source=old, target=new), method="ridge")
+    for other in (by_vectors, by_pairs):
+        assert (other.source, other.target) == (old, new)
+        np.testing.assert_array_equal(other.transform(X), by_arrays.transform(X))
+
+
+def test_fit_refuses_two_forms_at_once() -> None:
+    with pytest.raises(UsageError, match="got ndarray and NoneType"):
+        fit(np.ones((4, 2), dtype=np.float32))
