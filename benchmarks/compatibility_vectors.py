@@ -33,6 +33,7 @@ import numpy as np
 
 from crossfade.adapters import Adapter, load_adapter, make_adapter
 from crossfade.evaluation import BackfillCurve, Difference, Estimate, backfill_curve, self_search_task
+from crossfade.evaluation.assemble import gap_closed
 from crossfade.evaluation.bootstrap import Groups
 from crossfade.evaluation.ground_truth import Labels
 from crossfade.evaluation.measure import Measurer
@@ -270,7 +271,7 @@ def section(rows: Sequence[Row], labels: np.ndarray, options: argparse.Namespace
                 "notation": row.notation,
                 "title": row.title,
                 "metrics": {name: asdict(table.estimate(row.key)) for name, table in paired.items()},
-                "gap closed": {name: _gap(table, row.key) for name, table in paired.items()},
+                "gap closed": {name: gap_closed(table, row.key) for name, table in paired.items()},
             }
             for row in rows
         ],
@@ -297,11 +298,6 @@ COMPARED = (
     ("lambda", "fct"),
     ("lambda-back", OLD_OLD),
 )
-
-
-def _gap(table: PairedRows, key: str) -> float:
-    whole = table.difference(NEW_NEW, OLD_OLD).value
-    return round(table.difference(key, OLD_OLD).value / whole, 4)
 
 
 def curves(maps: Maps, searched: Split, options: argparse.Namespace) -> dict[str, BackfillCurve]:
@@ -354,7 +350,8 @@ def table(content: dict[str, Any]) -> list[str]:
     for row in content["rows"]:
         cells = [row["notation"], row["title"], *(_percent(row["metrics"][name]) for name in names)]
         ends = row["key"] in (OLD_OLD, NEW_NEW)
-        gap = "" if ends else f"{100 * row['gap closed'][names[0]]:.0f} %"
+        share = row["gap closed"][names[0]]
+        gap = "" if ends else "–" if share is None else f"{100 * share:.0f} %"
         lines.append("| " + " | ".join([*cells, gap]) + " |")
     lines += ["", "Differences over the same queries:", ""]
     titles = {row["key"]: f"{row['notation']} {row['title']}" for row in content["rows"]}
