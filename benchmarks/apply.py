@@ -1,6 +1,6 @@
 """Upgrade a LanceDB table of 1,000,000 x 512 vectors to 768 dimensions: speed of `apply`, split and memory.
 
-    python benchmarks/apply.py --out DIR [--rows 1000000] [--repeats 3] [--seed 0]
+    python benchmarks/apply.py --work DIR [--rows 1000000] [--repeats 3] [--seed 0]
 
 `apply` (checks every vector, checksums and flushes every part, journals it) alternates with the table's
 own best bulk path for a new column: `LanceDataset.add_columns` with a function that multiplies and does
@@ -172,7 +172,7 @@ def child(who: str, folder: Path) -> None:
 def measure(who: str, source: Path, work: Path) -> dict[str, float]:
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(source, work)
-    command = [sys.executable, __file__, "--child", who, "--out", str(work)]
+    command = [sys.executable, __file__, "--child", who, "--work", str(work)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     shutil.rmtree(work)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -203,7 +203,7 @@ def table(report: dict[str, Any]) -> str:
             f"# Upgrading a LanceDB table of {rows:,} × {D_OLD} → {D_NEW}",
             "",
             f"`python benchmarks/apply.py --rows {rows} --repeats {report['repeats']} "
-            f"--seed {report['seed']} --out DIR`",
+            f"--seed {report['seed']} --work DIR`",
             "",
             ", ".join(f"{name} {value}" for name, value in report["environment"].items()) + ".",
             "`load` is the number of processes that wanted to run, the benchmark's own included: on a busy",
@@ -232,21 +232,21 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the generated table")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the generated table")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for apply.json and apply.md")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for apply.json and apply.md")
     parser.add_argument("--child", metavar="WHO", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.child, options.out)
+        child(options.child, options.work)
         return
-    source = options.out / "template"
+    source = options.work / "template"
     source.mkdir(parents=True)
     generate(source, options.rows, options.seed)
     try:
-        results = compare(source, options.out / "work", options.repeats)
+        results = compare(source, options.work / "work", options.repeats)
     finally:
         shutil.rmtree(source)
     versions = {"Python": platform.python_version(), "numpy": np.__version__, "pyarrow": pa.__version__}
@@ -262,8 +262,8 @@ def main() -> None:
         "environment": {**environment, **versions},
         "results": results,
     }
-    (options.results / "apply.json").write_text(json.dumps(report, indent=2) + "\n")
-    (options.results / "apply.md").write_text(table(report))
+    (options.out / "apply.json").write_text(json.dumps(report, indent=2) + "\n")
+    (options.out / "apply.md").write_text(table(report))
     print(table(report))
 
 

@@ -1,6 +1,6 @@
 """Fit maps on 512 -> 768 pairs, in memory and streamed from Parquet: time and peak memory.
 
-    python benchmarks/fit.py --out DIR [--rows 100000] [--streamed-rows 1000000] [--repeats 3] [--seed 0]
+    python benchmarks/fit.py --work DIR [--rows 100000] [--streamed-rows 1000000] [--repeats 3] [--seed 0]
 
 Each fit is a process of its own, so that its peak memory is its own. Before and after the fit, the same
 process multiplies blocks of the same shapes with bare numpy (XᵀX and XᵀY, float32, as many rows as
@@ -112,7 +112,7 @@ def child(method: str, case: str, rows: int, folder: Path, seed: int) -> None:
 
 def measure(method: str, case: str, rows: int, folder: Path, seed: int) -> dict[str, Any]:
     """Run `child` as a process of its own."""
-    command = [sys.executable, __file__, "--child", method, case, str(rows), "--out", str(folder)]
+    command = [sys.executable, __file__, "--child", method, case, str(rows), "--work", str(folder)]
     done = subprocess.run([*command, "--seed", str(seed)], check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -121,7 +121,7 @@ def measure(method: str, case: str, rows: int, folder: Path, seed: int) -> dict[
 def repeat(method: str, case: str, rows: int, options: argparse.Namespace) -> dict[str, Any]:
     """Measure a case some times (the long one once): medians of times and ratios, the largest peak."""
     times = options.repeats if rows == options.rows else 1
-    runs = [measure(method, case, rows, options.out, options.seed) for _ in range(times)]
+    runs = [measure(method, case, rows, options.work, options.seed) for _ in range(times)]
     timed = ("seconds", "cpu_seconds", "bare_seconds", "ratio")
     summary = {
         **runs[0],
@@ -168,23 +168,23 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the generated vectors")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the generated vectors")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--streamed-rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for fit.json and fit.md")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for fit.json and fit.md")
     parser.add_argument("--child", nargs=3, metavar=("METHOD", "CASE", "ROWS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         method, case, rows = options.child
-        child(method, case, int(rows), options.out, options.seed)
+        child(method, case, int(rows), options.work, options.seed)
         return
-    options.out.mkdir(parents=True, exist_ok=True)
+    options.work.mkdir(parents=True, exist_ok=True)
     sizes = (options.rows, options.streamed_rows)
     for rows in sizes:
-        write(options.out, rows, options.seed)  # before any child runs, so that no peak holds it
+        write(options.work, rows, options.seed)  # before any child runs, so that no peak holds it
     cases = [("in memory", options.rows), *(("streamed", rows) for rows in sizes)]
     results = [repeat(method, case, rows, options) for method in options.methods for case, rows in cases]
     publish(options, results)
@@ -196,7 +196,7 @@ def publish(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
     cores = len(os.sched_getaffinity(0))
     report = {
         "command": f"python benchmarks/fit.py --rows {options.rows} --streamed-rows {options.streamed_rows} "
-        f"--repeats {options.repeats} --methods {' '.join(options.methods)} --seed {options.seed} --out DIR",
+        f"--repeats {options.repeats} --methods {' '.join(options.methods)} --seed {options.seed} --work DIR",
         "environment": {
             "machine": platform.machine(),
             "cores": cores,
@@ -206,9 +206,9 @@ def publish(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
         "pairs_bytes": 4 * options.rows * (D_OLD + D_NEW),
         "results": results,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "fit.json").write_text(json.dumps(report, indent=2) + "\n")
-    (options.results / "fit.md").write_text(table(report))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "fit.json").write_text(json.dumps(report, indent=2) + "\n")
+    (options.out / "fit.md").write_text(table(report))
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for lift.json and lift.md")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for lift.json and lift.md")
     parser.add_argument("--child", nargs=2, metavar=("OUTPUT", "WHO"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     source = options.work / "source.parquet"
@@ -233,8 +233,8 @@ def main() -> None:
         "environment": environment(),
         "results": results,
     }
-    (options.results / "lift.json").write_text(json.dumps(report, indent=2) + "\n")
-    (options.results / "lift.md").write_text(table(report))
+    (options.out / "lift.json").write_text(json.dumps(report, indent=2) + "\n")
+    (options.out / "lift.md").write_text(table(report))
     print(table(report))
 
 
