@@ -35,14 +35,17 @@ def empty_folder(page: Path) -> str:
     return str(folder)
 
 
-def executed(text: str, folder: str, only: str) -> str:
+def executed(text: str, page: Path, only: str) -> str:
     """The page's text with fresh output and fresh includes."""
+    folders: list[str] = []
 
     def run(match: re.Match[str]) -> str:
         command = match["command"]
         if not command.startswith(only):
             return match[0]
-        return f"{match[1]}{output_of(command, folder)}{match[5]}"
+        if not folders:
+            folders.append(empty_folder(page))
+        return f"{match[1]}{output_of(command, folders[0])}{match[5]}"
 
     def include(match: re.Match[str]) -> str:
         return f"{match[1]}{(ROOT / match['file']).read_text(encoding='utf-8').strip()}\n{match[4]}"
@@ -75,7 +78,7 @@ def main() -> None:
     stale = []
     for page in [path.resolve() for path in arguments.pages] or pages():
         text = page.read_text(encoding="utf-8")
-        fresh = executed(text, empty_folder(page), arguments.only)
+        fresh = executed(text, page, arguments.only)
         if fresh != text:
             stale.append(str(page.relative_to(ROOT)))
             if not arguments.check:
