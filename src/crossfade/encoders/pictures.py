@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,29 @@ def decode_picture(item: Any, side: int, what: str = "item") -> NDArray[np.uint8
         DataError: no bytes, not a readable picture, or one that is too large to be one.
         MissingExtra: Pillow is not installed.
     """
+
+    def prepare(picture: Any) -> Any:
+        picture.draft("RGB", (side, side))  # lets a large JPEG be decoded at a fraction of its size
+        return _middle_square(picture.convert("RGB"), side, load("PIL.Image", "train"))
+
+    return read_picture(item, prepare, what)
+
+
+def read_picture(item: Any, prepare: Callable[[Any], Any], what: str = "item") -> NDArray[np.uint8]:
+    """Open a picture with the bounds that strangers' files need.
+
+    Args:
+        item: the bytes of a picture.
+        prepare: makes of Pillow's open picture the one whose pixels are returned; in RGB.
+        what: what it is, for messages.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        DataError: no bytes, not a readable picture, or one that is too large to be one.
+        MissingExtra: Pillow is not installed.
+    """
     if not isinstance(item, bytes | bytearray | memoryview):
         raise DataError(f"{what} is {type(item).__name__}, expected the bytes of a picture (PNG, JPEG, ...)")
     if len(item) > MAX_BYTES:
@@ -42,8 +66,7 @@ def decode_picture(item: Any, side: int, what: str = "item") -> NDArray[np.uint8
                 raise ValueError(
                     f"{picture.size[0]} x {picture.size[1]} pixels, at most {MAX_PIXELS} are read"
                 )
-            picture.draft("RGB", (side, side))  # lets a large JPEG be decoded at a fraction of its size
-            return np.asarray(_middle_square(picture.convert("RGB"), side, image_module))
+            return np.asarray(prepare(picture))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error on broken files
         raise DataError(f"{what} is not a readable picture ({error}); repair it or leave it out") from None
 
