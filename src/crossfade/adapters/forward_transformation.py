@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 
-from crossfade.adapters.base import Adapter
-from crossfade.adapters.prepared import PreparedPairs
-from crossfade.errors import UsageError
-from crossfade.extras import load
+from crossfade.adapters.trained import TrainedAdapter, require_at_least_one
 from crossfade.vectors import FloatMatrix, no_side
 
-Trainer = Callable[["ForwardTransformation", PreparedPairs], None]
 
-TRAINERS = {
-    "fct": "crossfade.training.fct",
-    "fastfill": "crossfade.training.fastfill",
-    "lambda-orthogonal": "crossfade.training.lambda_orthogonal",
-}
-"""Which file trains a method: each has a function `learn`. The training layer stands above this one, so
-it is looked up by name when a fit asks for it; mapping needs numpy alone."""
-
-
-class ForwardTransformation(Adapter):
+class ForwardTransformation(TrainedAdapter):
     """h(φ_old(x), ψ(x)) of forward-compatible training (Ramanujan et al., CVPR 2022, section 3.3).
 
     Two branches, old → 2·d_old → 2·d_new and side → 2·d_side → 2·d_new, are concatenated and go through
@@ -52,9 +37,6 @@ class ForwardTransformation(Adapter):
     name: ClassVar[str] = "fct"
     complexity: ClassVar[int] = 6
 
-    trainer: Trainer | None = None
-    """Trains it in place of the method's own file: with a checkpoint, a classifier, a log."""
-
     def __init__(
         self,
         *,
@@ -69,30 +51,23 @@ class ForwardTransformation(Adapter):
         device: str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        for option, value in {"inner": inner, "batch_rows": batch_rows, "epochs": epochs}.items():
-            if value < 1:
-                raise UsageError(f"{option} must be at least 1, got {value}")
-        if not learning_rate > 0 or weight_decay < 0:
-            raise UsageError(
-                "learning_rate must be above 0 and weight_decay at least 0, "
-                f"got {learning_rate} and {weight_decay}"
-            )
-        if not 0 <= warm_up_epochs <= epochs:
-            raise UsageError(f"warm_up_epochs must be within the {epochs} epochs, got {warm_up_epochs}")
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            batch_rows=batch_rows,
+            epochs=epochs,
+            warm_up_epochs=warm_up_epochs,
+            bf16=bf16,
+            device=device,
+            seed=seed,
+        )
+        require_at_least_one(inner=inner)
         self.inner, self.side_information = inner, side_information
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.batch_rows, self.epochs, self.warm_up_epochs = batch_rows, epochs, warm_up_epochs
-        self.bf16, self.device, self.seed = bf16, device, seed
 
     @property
     def takes_side(self) -> bool:
         """Whether a fit makes use of side-information, where the pairs have it."""
         return self.side_information
-
-    def required_pairs(self, d_source: int, d_target: int) -> int:
-        """As many as the wider of both spaces has dimensions; hundreds of times that serve it well."""
-        return max(64, d_source, d_target)
 
     def shapes(self, d_source: int, d_target: int) -> dict[str, tuple[int, ...]]:
         layers = layer_sizes(d_source, self.side_dimension, d_target, self.inner)
@@ -126,13 +101,6 @@ class ForwardTransformation(Adapter):
         mapped = self._layer(name, X)
         np.maximum(mapped, 0, out=mapped)
         return mapped
-
-    # --- fitting ------------------------------------------------------------------------------
-
-    def _learn(self, pairs: PreparedPairs) -> None:
-        load("torch", "train")
-        train = self.trainer or cast(Trainer, import_module(TRAINERS[self.name]).learn)
-        train(self, pairs)
 
 
 def layer_sizes(d_source: int, d_side: int, d_target: int, inner: int) -> dict[str, tuple[int, int]]:

@@ -25,6 +25,7 @@ _ON_REQUEST = {
     "fct": "forward_transformation:ForwardTransformation",
     "fastfill": "fastfill:FastFill",
     "lambda-orthogonal": "lambda_orthogonal:LambdaOrthogonal",
+    "projection": "projection:Projection",
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from crossfade.adapters.forward_transformation import ForwardTransformation
 from crossfade.adapters.prepared import PreparedPairs
+from crossfade.adapters.trained import TrainedAdapter
 from crossfade.training.transformation import Transformation
 from crossfade.training.vector_loop import (
     CachedPairs,
@@ -64,7 +65,7 @@ def transformation_for(
     return made
 
 
-def recipe_of(adapter: ForwardTransformation) -> VectorRecipe:
+def recipe_of(adapter: TrainedAdapter) -> VectorRecipe:
     """The adapter's parameters as the loop takes them."""
     return VectorRecipe(
         learning_rate=adapter.learning_rate,

@@ -1,4 +1,4 @@
-"""From a recipe and cached vectors to a saved map: FCT, FastFill, λ-orthogonal."""
+"""From a recipe and cached vectors to a saved map: FCT, FastFill, λ-orthogonal, projection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import inspect
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfade.adapters.forward_transformation import ForwardTransformation
 from crossfade.adapters.registry import ON_REQUEST
+from crossfade.adapters.trained import TrainedAdapter
 from crossfade.errors import DataError, UsageError
-from crossfade.training import fastfill, fct, lambda_orthogonal
+from crossfade.training import fastfill, fct, lambda_orthogonal, projection
 from crossfade.training.classifier import ClassName, ClassWeights
 from crossfade.training.reading import build, override, read_yaml
 from crossfade.training.vector_loop import Advance, Log, Watch
-from crossfade.vectors import Pairs
+from crossfade.vectors import FloatMatrix, Pairs
 
-Method = Literal["fct", "fastfill", "lambda-orthogonal"]
-LEARN = {"fct": fct.learn, "fastfill": fastfill.learn, "lambda-orthogonal": lambda_orthogonal.learn}
+Method = Literal["fct", "fastfill", "lambda-orthogonal", "projection"]
+LEARN: dict[str, Callable[..., None]] = {
+    "fct": fct.learn,
+    "fastfill": fastfill.learn,
+    "lambda-orthogonal": lambda_orthogonal.learn,
+    "projection": projection.learn,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class TransformationRecipe:
     """How a map is trained from cached vectors.
 
     Attributes:
-        method: fct, fastfill or lambda-orthogonal.
+        method: fct, fastfill, lambda-orthogonal or projection.
         options: parameters of that method's adapter; what is not named keeps its default.
     """
 
@@ -63,7 +68,7 @@ class TransformationRecipe:
             raise UsageError(f"{path} is a recipe for {recipe.method!r}; this command trains {method}")
         return recipe
 
-    def make(self, device: str = "auto") -> ForwardTransformation:
+    def make(self, device: str = "auto") -> TrainedAdapter:
         """The adapter, not trained yet.
 
         Raises:
@@ -73,7 +78,7 @@ class TransformationRecipe:
             made = ON_REQUEST[self.method](**{"device": device, **self.options})
         except TypeError as error:
             raise UsageError(f"{self.method} cannot be made with {dict(self.options)}: {error}") from None
-        assert isinstance(made, ForwardTransformation)
+        assert isinstance(made, TrainedAdapter)
         return made
 
     def with_options(self, **options: Any) -> TransformationRecipe:
@@ -93,7 +98,7 @@ class TrainedTransformation:
     """
 
     directory: Path
-    adapter: ForwardTransformation
+    adapter: TrainedAdapter
     epochs: list[dict[str, float]]
     seconds: float
 
@@ -113,6 +118,8 @@ def train_transformation(
     out: str | Path,
     *,
     classifier: ClassWeights | None = None,
+    gap: FloatMatrix | None = None,
+    identity: Mapping[str, Any] | None = None,
     device: str = "auto",
     progress: Advance | None = None,
     log: Log | None = None,
@@ -124,13 +131,16 @@ def train_transformation(
             and labels where there are any.
         out: folder of the adapter; the checkpoint stands beside it until the end.
         classifier: the new model's, for FastFill on labelled pairs.
+        gap: (d_source,) mean image vector - mean text vector, for a projection on texts.
+        identity: what the pairs are made of, JSON-ready, where their number and spaces do not tell; a
+            checkpoint of others is refused.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called with (pairs done, pairs in all).
         log: called with the epoch and its numbers.
 
     Raises:
         UsageError: `out` is there already, its checkpoint belongs to a training with other settings, or a
-            classifier was given for another method.
+            classifier or gap was given for another method.
         TrainingDiverged: the loss became NaN or infinite.
     """
     started, directory = time.perf_counter(), Path(out)
@@ -144,8 +154,9 @@ def train_transformation(
             log(epoch, numbers)
 
     folder = directory.with_name(f"{directory.name}.checkpoint")
-    watch = Watch(folder, _identity(recipe, pairs, classifier), progress, note)
-    adapter.trainer = _trainer(recipe.method, watch, classifier)
+    trained_on = {**_identity(recipe, pairs, classifier), **(identity or {})}
+    watch = Watch(folder, trained_on, progress, note)
+    adapter.trainer = _trainer(recipe.method, watch, classifier, gap)
     adapter.fit_pairs(pairs)
     adapter.save_pretrained(directory)
     shutil.rmtree(folder)
@@ -171,12 +182,17 @@ def label_codes(labels: Sequence[ClassName], classifier: ClassWeights | None) ->
     return codes
 
 
-def _trainer(method: Method, watch: Watch, classifier: ClassWeights | None) -> Any:
-    if classifier is None:
-        return partial(LEARN[method], watch=watch)
-    if method != "fastfill":
-        raise UsageError(f"{method} makes no use of a classifier; leave it out, or train fastfill")
-    return partial(fastfill.learn, watch=watch, classifier=classifier)
+def _trainer(
+    method: Method, watch: Watch, classifier: ClassWeights | None, gap: FloatMatrix | None
+) -> Any:
+    given: dict[str, Any] = {"watch": watch}
+    for what, value, taker in (("classifier", classifier, "fastfill"), ("gap", gap, "projection")):
+        if value is None:
+            continue
+        if method != taker:
+            raise UsageError(f"{method} makes no use of a {what}; leave it out, or train {taker}")
+        given[what] = value
+    return partial(LEARN[method], **given)
 
 
 def _identity(recipe: TransformationRecipe, pairs: Pairs, classifier: ClassWeights | None) -> dict[str, Any]:
