@@ -79,7 +79,7 @@ def test_python_mistakes(module: str, spec: str, message: str) -> None:
         open_encoder(spec)
 
 
-@pytest.mark.parametrize("spec", ["minilm", "hf:minilm", "onnx:", "", "sentence-transformers"])
+@pytest.mark.parametrize("spec", ["minilm", "hub:minilm", "onnx:", "", "sentence-transformers"])
 def test_other_forms_list_the_known_ones(spec: str) -> None:
     with pytest.raises(
         UsageError, match=r"write onnx:DIR#image.*python:MODULE.*sentence-transformers:NAME.*openai:"

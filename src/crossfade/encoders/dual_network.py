@@ -21,7 +21,7 @@ class Tokens:
 
     Attributes:
         input_ids: (n, L) int64.
-        attention_mask: (n, L) int64; 1 where the model looks: everywhere, for models that see padding (SigLIP).
+        attention_mask: (n, L) int64; 1 where the model looks; everywhere for those that see padding.
         truncated: how many of the texts were longer than the context and lost their end.
     """
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from crossfade.encoders.base import as_vectors
 from crossfade.encoders.dual import TowerOwner
-from crossfade.encoders.hub import CONFIG, NOTES, WEIGHTS, ModelFolder, find_model, weights_hash
+from crossfade.encoders.hub import CONFIG, NOTES, WEIGHTS, ModelFolder, find_model, read_json, weights_hash
 from crossfade.encoders.picture_settings import FILE, PictureSettings, read_picture_settings
+from crossfade.encoders.quiet import quiet_transformers
 from crossfade.encoders.tokenizing import TextReader, open_tokenizer
 from crossfade.errors import DataError, NotSupported, UnreadableFile, UsageError
 from crossfade.extras import load
@@ -199,13 +200,15 @@ class HuggingFaceDual(TowerOwner):
         name = name or self._space.model
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as partial:
             written = Path(partial)
-            self.network.model.save_pretrained(written)
-            self.tokenizer.save_pretrained(written)
+            with quiet_transformers():
+                self.network.model.save_pretrained(written)
+                self.tokenizer.save_pretrained(written)
             _write_json(written / FILE, self.settings.to_config())
             _write_json(written / NOTES, {**(notes or {}), "format": FORMAT, "model": name})
             revision = weights_hash(written)
             # config.json last: without it nothing here is taken for a model.
             for path in sorted(written.iterdir(), key=lambda path: path.name == CONFIG):
+                path.chmod(0o644)  # safetensors makes it private
                 shutil.move(path, folder / path.name)
         return Space(name, self._space.dimension, normalized=True, revision=revision)
 
@@ -216,8 +219,6 @@ def read_dual_notes(directory: str | Path) -> dict[str, Any]:
     Raises:
         UnreadableFile: it is missing or broken.
     """
-    from crossfade.encoders.hub import read_json
-
     return read_json(Path(directory) / NOTES)
 
 
@@ -226,9 +227,10 @@ def _model_class(folder: Path) -> Any:
 
     transformers = load("transformers", "hf")
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
+        with quiet_transformers():
+            config = transformers.AutoConfig.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
         model_class = transformers.MODEL_MAPPING[type(config)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [""])[0]
@@ -248,13 +250,14 @@ def _load_model(model_class: Any, folder: Path) -> Any:
 
     try:
         # Without a type of its own choice, transformers would keep the half precision of some files.
-        model, report = model_class.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with quiet_transformers():
+            model, report = model_class.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise UnreadableFile(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfade.encoders.base import require_texts
 from crossfade.encoders.hub import read_json
+from crossfade.encoders.quiet import quiet_transformers
 from crossfade.errors import MissingExtra, UnreadableFile
 from crossfade.extras import installed, load
 
@@ -74,7 +73,7 @@ class TextReader:
     def _truncated(self, read: Any, items: list[str]) -> int:
         if read.encodings is not None:
             return sum(bool(encoding.overflowing) for encoding in read.encodings)
-        with _quiet():  # it would warn of the very texts that are counted here
+        with quiet_transformers():  # it would warn of the very texts that are counted here
             whole = self.tokenizer(items, return_attention_mask=False)["input_ids"]
         return sum(len(ids) > self.context_length for ids in whole)
 
@@ -94,7 +93,8 @@ def open_tokenizer(folder: Path) -> Any:
     kind = _tokenizer_class(folder)
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
-        return getattr(transformers, kind).from_pretrained(str(folder), **options)
+        with quiet_transformers():
+            return getattr(transformers, kind).from_pretrained(str(folder), **options)
     except Exception as error:  # tokenizers' own errors have no class but Exception
         reason = (str(error).splitlines() or [""])[0]
         raise UnreadableFile(
@@ -138,14 +138,3 @@ def _require_fit(tokenizer: Any, config: Any) -> None:
             f"the tokenizer ends a text by token {tokenizer.eos_token_id}, the model looks for {end}; "
             "it is another model's: copy the right one"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("transformers.tokenization_utils_base")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
