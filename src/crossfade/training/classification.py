@@ -6,12 +6,12 @@ from torch import Tensor
 
 from crossfade.encoders.network import EmbeddingNetwork
 from crossfade.training.classifier import Classifier
-from crossfade.training.learner import Learner
+from crossfade.training.learner import ImageLearner
 from crossfade.training.losses.cross_entropy import cross_entropy
 from crossfade.training.recipe import BctObjective, ClassificationObjective
 
 
-class ClassificationLearner(Learner):
+class ClassificationLearner(ImageLearner):
     """Softmax cross-entropy on a classifier over the embedding.
 
     Args:

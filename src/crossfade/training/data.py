@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +17,11 @@ from crossfade.training.augment import Augmentation, Draws
 from crossfade.training.distributed import Workers
 from crossfade.training.order import Order
 
-VIEWS, DROPOUT = 1, 2  # what a seed is used for besides the order
+VIEWS, DROPOUT, CAPTIONS = 1, 2, 3  # what a seed is used for besides the order
+Fields = TypeVar("Fields", bound=tuple[Any, ...])
 
 
-@dataclass(frozen=True)
-class Views:
+class Views(NamedTuple):
     """Augmented pictures of a part of a batch.
 
     Attributes:
@@ -32,7 +33,37 @@ class Views:
     labels: Tensor
 
 
-class Batches:
+class Steps(ABC, Generic[Fields]):
+    """What a training reads, step by step, in parts that are computed one after the other.
+
+    Attributes:
+        order: which items a step sees.
+        largest_label: the largest class code that is trained on; -1 without labels.
+    """
+
+    order: Order
+    largest_label: int = -1
+
+    def stream(self, start: int, stop: int) -> Iterator[tuple[int, Iterator[Fields]]]:
+        """Steps `start` to `stop` - 1, each with its parts; the next step is read meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(self._read, start) if start < stop else None
+            for step in range(start, stop):
+                assert pending is not None
+                ready = pending.result()
+                pending = pool.submit(self._read, step + 1) if step + 1 < stop else None
+                yield step, self._parts(ready)
+
+    @abstractmethod
+    def _read(self, step: int) -> Any:
+        """What this process needs of a step, read in a thread of its own."""
+
+    @abstractmethod
+    def _parts(self, ready: Any) -> Iterator[Fields]:
+        """The parts of what `_read` gave, on the device: the arguments of the learner."""
+
+
+class Batches(Steps[Views]):
     """The views of every step.
 
     Args:
@@ -62,21 +93,7 @@ class Batches:
         self._augmentation, self._views, self._seed = augmentation, views, seed
         self._accumulate, self._workers = accumulate, workers
         self._share = workers.part(order.batch // accumulate)
-
-    @property
-    def largest_label(self) -> int:
-        """The largest class code that is trained on."""
-        return int(self._part.codes.max(initial=-1))
-
-    def stream(self, start: int, stop: int) -> Iterator[tuple[int, Iterator[Views]]]:
-        """Steps `start` to `stop` - 1, each with its parts; the next step is read meanwhile."""
-        with ThreadPoolExecutor(1) as pool:
-            pending = pool.submit(self._read, start) if start < stop else None
-            for step in range(start, stop):
-                assert pending is not None
-                ready = pending.result()
-                pending = pool.submit(self._read, step + 1) if step + 1 < stop else None
-                yield step, self._parts(*ready)
+        self.largest_label = int(part.codes.max(initial=-1))
 
     def _read(self, step: int) -> tuple[Tensor, Tensor, Draws]:
         """This process's pictures of a step and the random numbers of the whole batch."""
@@ -89,7 +106,8 @@ class Batches:
         draws = self._augmentation.draw(self._views * self.order.batch, generator)
         return pictures, labels, draws
 
-    def _parts(self, pictures: Tensor, labels: Tensor, draws: Draws) -> Iterator[Views]:
+    def _parts(self, ready: tuple[Tensor, Tensor, Draws]) -> Iterator[Views]:
+        pictures, labels, draws = ready
         device = self._workers.device
         size, batch = len(pictures) // self._accumulate, self.order.batch
         for number in range(self._accumulate):

@@ -6,18 +6,17 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from crossfade.errors import TrainingDiverged
 from crossfade.training.checkpoint import load_checkpoint, save_checkpoint
-from crossfade.training.data import DROPOUT, Batches, seed_of
+from crossfade.training.data import DROPOUT, Steps, seed_of
 from crossfade.training.distributed import Workers
 from crossfade.training.learner import Learner
-from crossfade.training.losses.cross_entropy import require_labels_within
-from crossfade.training.recipe import OptimizerRecipe, Recipe
+from crossfade.training.recipe import OptimizerRecipe, ScheduleRecipe
 from crossfade.training.schedule import cosine_with_warm_up
 
 Advance = Callable[[int, int], None]
@@ -25,10 +24,27 @@ Log = Callable[[int, Mapping[str, float]], None]
 GPU_CHECK_STEPS = 20  # looking at a loss waits for the GPU
 
 
+class LoopRecipe(Protocol):
+    """What the loop reads of a recipe."""
+
+    @property
+    def optimizer(self) -> OptimizerRecipe: ...
+    @property
+    def schedule(self) -> ScheduleRecipe: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def accumulate(self) -> int: ...
+    @property
+    def precision(self) -> Literal["float32", "bf16"]: ...
+    @property
+    def seed(self) -> int: ...
+
+
 def train(
     learner: Learner,
-    batches: Batches,
-    recipe: Recipe,
+    batches: Steps[Any],
+    recipe: LoopRecipe,
     directory: Path,
     workers: Workers,
     *,
@@ -49,12 +65,11 @@ def train(
     Raises:
         TrainingDiverged: the loss became NaN or infinite.
         UsageError: the checkpoint belongs to another run.
-        DataError: a label is outside the classifier.
+        DataError: batches that the learner cannot learn from, e.g. a label outside its classifier.
     """
-    if learner.classifier is not None:
-        require_labels_within(batches.largest_label, len(learner.classifier.weight), "training data")
+    learner.require(batches)
     learner.to(workers.device, memory_format=torch.channels_last).train()
-    learner.network.reduced_precision = recipe.precision == "bf16"
+    learner.reduce_precision(recipe.precision == "bf16")
     optimizer = make_optimizer(learner, recipe.optimizer)
     per_epoch = batches.order.steps_per_epoch
     steps = recipe.schedule.epochs * per_epoch
@@ -74,7 +89,7 @@ def train(
 
         for number, part in enumerate(parts):
             with workers.without_sync(shared, number < recipe.accumulate - 1):
-                numbers = shared(part.pictures, part.labels)
+                numbers = shared(*part)
                 workers.backward(numbers["loss"] / recipe.accumulate)
             meter.add(numbers, 1 / recipe.accumulate)
         if recipe.optimizer.gradient_clip is not None:

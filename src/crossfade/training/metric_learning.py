@@ -6,12 +6,12 @@ from torch import Tensor
 
 from crossfade.encoders.network import EmbeddingNetwork
 from crossfade.training.distributed import gather
-from crossfade.training.learner import Learner
+from crossfade.training.learner import ImageLearner
 from crossfade.training.losses.metric import make_metric_loss, make_miner
 from crossfade.training.recipe import MetricLearningObjective
 
 
-class MetricLearner(Learner):
+class MetricLearner(ImageLearner):
     """A loss on pairs, triplets or proxies of the embeddings of a whole batch.
 
     Args:

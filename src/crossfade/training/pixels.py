@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +25,41 @@ from crossfade.vectors.ids import first_few
 
 OnCorrupt = Literal["refuse", "skip"]
 Advance = Callable[[int, int], None]
+Decode = Callable[[bytes], NDArray[np.uint8]]
 CHUNK = 256
+
+
+class Pictures(Protocol):
+    """Encoded pictures in a stable order: `LabelledImages`, `ImageTexts`."""
+
+    name: str
+    ids: pa.Array
+
+    def contents(self) -> Iterator[bytes]:
+        """The bytes of all pictures, one after the other."""
+
+    def fingerprint(self) -> list[object]:
+        """JSON-ready facts that change when the files do."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What `cache_pictures` keeps.
+
+    Attributes:
+        array: (n, side, side, 3) uint8, memory-mapped: the readable pictures.
+        items: n rows, what was noted of each.
+        corrupt: ids of pictures that could not be read and are left out.
+    """
+
+    array: NDArray[np.uint8]
+    items: pa.Table
+    corrupt: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded pictures of one set.
+    """Decoded pictures of one labelled set.
 
     Attributes:
         array: (n, side, side, 3) uint8, memory-mapped.
@@ -70,43 +100,90 @@ def cache_pixels(
         DataError: unreadable pictures, where these are refused; or not a single readable one.
         OutOfSpace: the disk is full.
     """
+
+    def decode(content: bytes) -> NDArray[np.uint8]:
+        return decode_picture(content, side)
+
+    def items(good: NDArray[np.int64]) -> pa.Table:
+        labels = pa.array(images.labels.names).take(pa.array(images.labels.codes[good]))
+        return pa.table({"id": images.ids.take(pa.array(good)), "label": labels})
+
+    found = cache_pictures(
+        images,
+        directory,
+        side=side,
+        key=[side],
+        decode=decode,
+        items=items,
+        on_corrupt=on_corrupt,
+        progress=progress,
+    )
+    labels = encode_labels(found.items.column("label"), what=images.name)
+    return Pixels(found.array, found.items.column("id").combine_chunks(), labels, found.corrupt, images.name)
+
+
+def cache_pictures(
+    pictures: Pictures,
+    directory: str | Path,
+    *,
+    side: int,
+    key: Sequence[object],
+    decode: Decode,
+    items: Callable[[NDArray[np.int64]], pa.Table],
+    on_corrupt: OnCorrupt = "refuse",
+    progress: Advance | None = None,
+) -> Decoded:
+    """Decode all pictures, or open what an earlier call left in `directory`.
+
+    Args:
+        side: pixels on a side of a decoded picture.
+        key: JSON-ready facts that decide how pictures are decoded; another key is another cache.
+        decode: bytes to (side, side, 3) uint8; raises `DataError` for what is no readable picture.
+        items: what is to be kept of the pictures in the given rows.
+        on_corrupt, progress: see `cache_pixels`.
+
+    Raises:
+        DataError, OutOfSpace: see `cache_pixels`.
+    """
     if on_corrupt not in get_args(OnCorrupt):
         raise UsageError(f"corrupt pictures are refused or skipped (refuse, skip), got {on_corrupt!r}")
-    key = hashlib.sha256(json.dumps([side, images.fingerprint()]).encode()).hexdigest()[:16]
-    folder = Path(directory) / key
+    name = hashlib.sha256(json.dumps([*key, pictures.fingerprint()]).encode()).hexdigest()[:16]
+    folder = Path(directory) / name
     if not (folder / "cache.json").is_file():
-        _build(images, side, folder, progress)
-    pixels = _open(folder, images.name)
-    if pixels.corrupt and on_corrupt == "refuse":
+        good = _build(pictures, side, decode, folder, progress)
+        _write_items(pictures, items(good), good, folder)
+    decoded = _open(folder)
+    if decoded.corrupt and on_corrupt == "refuse":
         raise DataError(
-            f"{images.name}: {len(pixels.corrupt)} of {len(images)} images cannot be read: "
-            f"{first_few(pixels.corrupt)}; repair them, or leave them out with --set data.corrupt=skip"
+            f"{pictures.name}: {len(decoded.corrupt)} of {len(pictures.ids)} images cannot be read: "
+            f"{first_few(decoded.corrupt)}; repair them, or leave them out with --set data.corrupt=skip"
         )
-    return pixels
+    return decoded
 
 
-def _build(images: LabelledImages, side: int, folder: Path, progress: Advance | None) -> None:
+def _build(
+    pictures: Pictures, side: int, decode: Decode, folder: Path, progress: Advance | None
+) -> NDArray[np.int64]:
+    """The rows of readable pictures, whose pixels are in ``pixels.npy`` afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "pixels.npy.partial"
-    array = _allocate(partial, (len(images), side, side, 3))
+    partial, total = folder / "pixels.npy.partial", len(pictures.ids)
+    array = _allocate(partial, (total, side, side, 3))
     good: list[int] = []
-    for row, picture in enumerate(_decoded(images, side)):
+    for row, picture in enumerate(_decoded(pictures, decode)):
         if picture is not None:
             array[len(good)] = picture
             good.append(row)
         if progress is not None and (row + 1) % CHUNK == 0:
-            progress(row + 1, len(images))
+            progress(row + 1, total)
     if not good:
         partial.unlink()
-        raise DataError(f"{images.name}: none of {len(images)} images can be read; are these pictures?")
+        raise DataError(f"{pictures.name}: none of {total} images can be read; are these pictures?")
     del array  # writes what is still in memory
     partial.replace(folder / "pixels.npy")
-    _write_items(images, np.array(good), folder)
+    return np.array(good)
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    import shutil
-
     needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if needed > free:
         raise OutOfSpace(
@@ -116,39 +193,34 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 
-def _decoded(images: LabelledImages, side: int) -> Iterator[NDArray[np.uint8] | None]:
-    def decode(content: bytes) -> NDArray[np.uint8] | None:
+def _decoded(pictures: Pictures, decode: Decode) -> Iterator[NDArray[np.uint8] | None]:
+    def attempt(content: bytes) -> NDArray[np.uint8] | None:
         try:
-            return decode_picture(content, side)
+            return decode(content)
         except DataError:
             return None
 
-    contents = images.contents()
+    contents = pictures.contents()
     with ThreadPoolExecutor() as pool:
         while chunk := list(islice(contents, CHUNK)):
-            yield from pool.map(decode, chunk)
+            yield from pool.map(attempt, chunk)
 
 
-def _write_items(images: LabelledImages, good: NDArray[np.int64], folder: Path) -> None:
-    names = pa.array(images.labels.names)
-    labels = names.take(pa.array(images.labels.codes[good]))
-    pq.write_table(
-        pa.table({"id": images.ids.take(pa.array(good)), "label": labels}), folder / "items.parquet"
-    )
-    corrupt = np.setdiff1d(np.arange(len(images)), good)
+def _write_items(pictures: Pictures, items: pa.Table, good: NDArray[np.int64], folder: Path) -> None:
+    pq.write_table(items, folder / "items.parquet")
+    corrupt = np.setdiff1d(np.arange(len(pictures.ids)), good)
     facts = {
-        "source": images.name,
+        "source": pictures.name,
         "count": len(good),
-        "corrupt": images.ids.take(pa.array(corrupt)).to_pylist(),
+        "corrupt": pictures.ids.take(pa.array(corrupt)).to_pylist(),
     }
     partial = folder / "cache.json.partial"
     partial.write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(folder / "cache.json")
 
 
-def _open(folder: Path, name: str) -> Pixels:
+def _open(folder: Path) -> Decoded:
     facts = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
     items = pq.read_table(folder / "items.parquet")
     array = np.load(folder / "pixels.npy", mmap_mode="r")[: facts["count"]]
-    labels = encode_labels(items.column("label"), what=name)
-    return Pixels(array, items.column("id").combine_chunks(), labels, tuple(facts["corrupt"]), name)
+    return Decoded(array, items, tuple(facts["corrupt"]))

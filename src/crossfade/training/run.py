@@ -26,7 +26,7 @@ from crossfade.training.classification import ClassificationLearner
 from crossfade.training.classifier import ClassWeights, load_classifier, save_classifier, synthesize
 from crossfade.training.data import Batches
 from crossfade.training.distributed import Workers
-from crossfade.training.learner import Learner
+from crossfade.training.learner import ImageLearner
 from crossfade.training.loop import Advance, Log, train
 from crossfade.training.metric_learning import MetricLearner
 from crossfade.training.order import Balanced, Order, Shuffled
@@ -145,7 +145,7 @@ def train_model(
     return _finished(directory, identity, pixels, part)
 
 
-def make_learner(recipe: Recipe, network: EmbeddingNetwork, part: Part, *, old: Any = None) -> Learner:
+def make_learner(recipe: Recipe, network: EmbeddingNetwork, part: Part, *, old: Any = None) -> ImageLearner:
     """The network with the loss that the recipe names.
 
     Args:
@@ -255,7 +255,7 @@ def _data_identity(pixels: Pixels, part: Part) -> dict[str, Any]:
 
 
 def _save(
-    learner: Learner,
+    learner: ImageLearner,
     recipe: Recipe,
     directory: Path,
     identity: dict[str, Any],

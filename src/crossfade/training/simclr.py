@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from crossfade.encoders.network import EmbeddingNetwork
 from crossfade.training.distributed import gather
-from crossfade.training.learner import Learner
+from crossfade.training.learner import ImageLearner
 from crossfade.training.losses.nt_xent import nt_xent
 from crossfade.training.recipe import SimclrObjective
 
 
-class SimclrLearner(Learner):
+class SimclrLearner(ImageLearner):
     """Two views of a picture must be closer than views of different pictures; labels are not used.
 
     The projection head stands on the embedding and is dropped after training.
