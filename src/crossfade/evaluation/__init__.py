@@ -1,12 +1,14 @@
 """Metrics, the query/gallery matrix, confidence intervals and the verdict."""
 
 from crossfade.evaluation.backfill_curve import backfill_curve
+from crossfade.evaluation.compatible import Compatible, criterion
 from crossfade.evaluation.curves import BackfillCurve, BackfillOrder
 from crossfade.evaluation.estimates import Difference, Estimate
 from crossfade.evaluation.ground_truth import GroundTruth, Judgements, Labels, Neighbours
 from crossfade.evaluation.interpolation import slerp
 from crossfade.evaluation.result import (
     NAIVE,
+    NATIVE,
     NEW_NEW,
     OLD_ENCODER,
     OLD_OLD,
@@ -30,6 +32,7 @@ from crossfade.evaluation.verdict import decide
 __all__ = [
     "DEPTHS",
     "NAIVE",
+    "NATIVE",
     "NEW_NEW",
     "OLD_ENCODER",
     "OLD_OLD",
@@ -38,6 +41,7 @@ __all__ = [
     "Alternative",
     "BackfillCurve",
     "BackfillOrder",
+    "Compatible",
     "Difference",
     "Estimate",
     "Evaluation",
@@ -54,6 +58,7 @@ __all__ = [
     "TaskResult",
     "Verdict",
     "backfill_curve",
+    "criterion",
     "decide",
     "evaluate",
     "label_free_task",

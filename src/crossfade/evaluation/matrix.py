@@ -13,7 +13,7 @@ from crossfade.evaluation.bootstrap import Groups
 from crossfade.evaluation.crossfit import CrossFit, assign_folds, by_fold
 from crossfade.evaluation.interpolation import slerp
 from crossfade.evaluation.measure import Measurement, Measurer, measure, nearest_neighbours
-from crossfade.evaluation.result import NAIVE, NEW_NEW, OLD_ENCODER, OLD_OLD, RAW_ITEMS
+from crossfade.evaluation.result import NAIVE, NATIVE, NEW_NEW, OLD_ENCODER, OLD_OLD, RAW_ITEMS
 from crossfade.evaluation.rows import Cascade, RandomOrder, Scored, SingleStage, cascade_keys
 from crossfade.evaluation.scoring import Scorer
 from crossfade.evaluation.task import RetrievalTask
@@ -24,7 +24,7 @@ CHANCE = "chance"
 
 @dataclass(frozen=True)
 class Interpolation:
-    """Which backward map feeds the interpolation and how much it counts."""
+    """Which backward map, or compatible model, feeds the interpolation and how much it counts."""
 
     method: str
     weight: float
@@ -112,6 +112,21 @@ class TaskMatrix:
         plan = RowPlan(key, "new/old", "query", title, method, candidate=True)
         self._measure(plan, self._on_old(key, self._bridged[method]))
 
+    def add_compatible(self, name: str) -> None:
+        """A compatible model's queries on the old gallery, and all queries on the gallery that it embeds."""
+        given = self.task.compatible[name]
+        self._bridged[name] = given.queries.matrix
+        key, title = f"{NATIVE}:{name}", f"queries of {name}, nothing mapped"
+        plan = RowPlan(key, "new/old", NATIVE, title, name, candidate=True)
+        self._measure(plan, self._on_old(key, given.queries.matrix))
+        if given.gallery is None:
+            return
+        gallery = Scorer(given.gallery.matrix, given.gallery.space.metric)
+        for which, queries in (("old", self.task.queries_old), ("new", given.queries)):
+            key, title = f"{NATIVE}-{which}:{name}", f"gallery embedded by {name}, {which} queries"
+            plan = RowPlan(key, f"{which}/new", NATIVE, title, name, needs=(RAW_ITEMS,))
+            self._measure(plan, SingleStage(key, queries.matrix, gallery, self.own))
+
     def add_gallery(self, method: str, adapter: Adapter) -> None:
         """New queries on the gallery lifted forward; the lifted copy lives as long as its row is measured."""
         key, title = f"gallery:{method}", f"gallery lifted forward ({method})"
@@ -119,11 +134,11 @@ class TaskMatrix:
         lifted = Scorer(self.task.lift_gallery(adapter), self.new.metric)
         self._measure(plan, SingleStage(key, self.task.queries_new.matrix, lifted, self.own))
 
-    def add_interpolation(self, choice: CrossFit[Interpolation]) -> None:
-        """Old query and mapped new query together, on the old gallery."""
+    def add_interpolation(self, choice: CrossFit[Interpolation], key: str = "interpolate") -> None:
+        """Old query and mapped new query, or that of a compatible model, together on the old gallery."""
         title = f"old and new query interpolated ({choice.final.method}, weight {choice.final.weight:g})"
         plan = RowPlan(
-            "interpolate",
+            key,
             "old+new/old",
             "interpolate",
             title,

@@ -14,6 +14,7 @@ from crossfade.spaces import Space
 OLD_OLD = "old/old"
 NAIVE = "new/old"
 NEW_NEW = "new/new"
+NATIVE = "native"
 RAW_ITEMS = "raw items"
 OLD_ENCODER = "old encoder"
 
@@ -38,9 +39,9 @@ class RowResult:
     Attributes:
         key: identifies the row in every task, e.g. ``query:ridge`` or ``cascade:query@100``.
         notation: the papers' query/gallery notation, e.g. ``new/h(old)``.
-        strategy: keep, naive, query, gallery, interpolate, cascade or backfill.
+        strategy: keep, naive, native, query, gallery, interpolate, cascade or backfill.
         title: the row in words, for people.
-        method: adapter that was used; empty if none.
+        method: adapter that was used, or compatible model whose queries these are; empty if none.
         metrics: mean and interval per metric; empty if the row is not comparable (see `note`).
         against_old: paired difference to old/old per metric.
         gap_closed: (M - M_old/old) / (M_new/new - M_old/old) per metric; None where the new model
@@ -208,7 +209,7 @@ class Verdict:
     """What to do, in one sentence, with the facts it rests on.
 
     Attributes:
-        strategy: keep, query, gallery, interpolate, cascade or backfill.
+        strategy: keep, native, query, gallery, interpolate, cascade or backfill.
         row: key of the row that was recommended.
         sentence: the verdict in plain English with the numbers and their ground truth.
         reasons: the facts behind it, one a line.
@@ -278,6 +279,7 @@ class Evaluation:
         old, new: the two spaces; None if the pairs did not say.
         fits, skipped: the methods that were fitted and those that were not, with the reason.
         curves: quality against the share embedded again, per task, if that was asked for.
+        compatible: spaces of the models that searched the old gallery directly, by name.
         adapters: the fitted adapters by row key (``query:ridge``); in memory only.
         seed, samples: of the bootstrap and the folds.
         seconds: wall time of the whole evaluation.
@@ -294,6 +296,7 @@ class Evaluation:
     samples: int = 1000
     seconds: float = 0.0
     curves: tuple[BackfillCurve, ...] = ()
+    compatible: dict[str, Space] = field(default_factory=dict)
     adapters: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def task(self, name: str) -> TaskResult:
@@ -321,7 +324,11 @@ class Evaluation:
             "samples": self.samples,
             "seconds": self.seconds,
             **({"curves": [curve.to_dict() for curve in self.curves]} if self.curves else {}),
+            **({"compatible": self._compatible()} if self.compatible else {}),
         }
+
+    def _compatible(self) -> dict[str, Any]:
+        return {name: space.to_dict() for name, space in self.compatible.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
@@ -334,6 +341,8 @@ class Evaluation:
         read["fits"] = tuple(Fit(**fit) for fit in values["fits"])
         read["skipped"] = tuple(Skipped(**skipped) for skipped in values["skipped"])
         read["curves"] = tuple(BackfillCurve.from_dict(curve) for curve in values.get("curves", ()))
+        spaces = values.get("compatible", {})
+        read["compatible"] = {name: Space.from_dict(space) for name, space in spaces.items()}
         return cls(**read)
 
 

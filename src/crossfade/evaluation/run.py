@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfade.adapters import Adapter
+from crossfade.adapters import METHODS, Adapter
 from crossfade.errors import UsageError
 from crossfade.evaluation.assemble import assemble, candidates, correct_for_candidates
 from crossfade.evaluation.backfill_curve import backfill_curve
@@ -57,11 +57,12 @@ def evaluate(
 
     Args:
         tasks: at least one, all between the same two spaces.
-        pairs: old → new vectors of items that are no queries; None if only `adapters` are evaluated.
+        pairs: old → new vectors of items that are no queries; None if only `adapters`, or the tasks'
+            compatible models, are evaluated.
         methods: names of the methods to fit; all by default.
         adapters: fitted ones, in either direction, to evaluate beside (or in place of) the fitted methods.
         depths: numbers of candidates of the cascades.
-        weights: of the mapped query in the interpolation.
+        weights: of the mapped query in the interpolation; none for no interpolation with compatible models.
         seed: of fits, folds, resamples and permutations.
         samples: bootstrap resamples.
         have: what is at hand beside the new encoder: ``raw items``, ``old encoder`` (at query time).
@@ -79,6 +80,7 @@ def evaluate(
     maps = fit_maps(pairs, methods, seed=seed, progress=report)
     add_fitted(maps, adapters, *_spaces(tasks[0]))
     maps.sort()
+    compatible = _compatible(tasks, maps)
     matrices = [TaskMatrix(task, seed) for task in tasks]
     _measure(matrices, maps, tuple(depths), tuple(weights), seed, report)
     family = Contrasts.joined([candidates(matrix, i, seed=seed) for i, matrix in enumerate(matrices)])
@@ -97,6 +99,7 @@ def evaluate(
         samples=samples,
         seconds=time.perf_counter() - start,
         curves=measured,
+        compatible=compatible,
         adapters=maps.by_row(),
     )
 
@@ -136,9 +139,11 @@ def _measure(
     steps: list[Callable[[TaskMatrix], None]] = [lambda m: m.add_baselines(seed)]
     steps += [_adding_query(method, adapter) for method, adapter in maps.backward.items()]
     steps += [_adding_gallery(method, adapter) for method, adapter in maps.forward.items()]
+    names = list(dict.fromkeys(name for matrix in matrices for name in matrix.task.compatible))
+    steps += [_adding_compatible(name) for name in names]
     total = len(matrices) * (len(steps) + (len(weights) + 3 if maps.backward else 1))
     done = _run(steps, matrices, progress, 0, total)
-    last: list[Callable[[TaskMatrix], None]] = [TaskMatrix.add_backfill]
+    last = [_adding_mix(name, matrices, weights) for name in names if weights] + [TaskMatrix.add_backfill]
     if maps.backward:
         method = _choose_method(matrices, list(maps.backward))
         mix = _choose_interpolation(matrices, method, weights)
@@ -158,6 +163,43 @@ def _adding_query(method: str, adapter: Adapter) -> Callable[[TaskMatrix], None]
 
 def _adding_gallery(method: str, adapter: Adapter) -> Callable[[TaskMatrix], None]:
     return lambda matrix: matrix.add_gallery(method, adapter)
+
+
+def _adding_compatible(name: str) -> Callable[[TaskMatrix], None]:
+    return lambda matrix: matrix.add_compatible(name) if name in matrix.task.compatible else None
+
+
+def _adding_mix(
+    name: str, matrices: Sequence[TaskMatrix], weights: Sequence[float]
+) -> Callable[[TaskMatrix], None]:
+    """Interpolation of old queries with those of a compatible model, the weight chosen as for a map."""
+    asked = [matrix for matrix in matrices if name in matrix.task.compatible]
+    mix = _choose_interpolation(asked, CrossFit((name, name), name), weights)
+
+    def add(matrix: TaskMatrix) -> None:
+        if name in matrix.task.compatible:
+            matrix.add_interpolation(mix, f"interpolate:{name}")
+
+    return add
+
+
+def _compatible(tasks: Sequence[RetrievalTask], maps: FittedMaps) -> dict[str, Space]:
+    """Spaces of the compatible models by name.
+
+    Raises:
+        UsageError: a name that a map has too, or one model of two spaces.
+    """
+    spaces: dict[str, Space] = {}
+    for task in tasks:
+        for name, given in task.compatible.items():
+            space = without_prompt(given.queries.space)
+            if name in {*METHODS, *maps.backward, *maps.forward} or ":" in name or not name:
+                raise UsageError(
+                    f"{name!r} cannot name a compatible model: it is empty, has a colon, or is a map's name; "
+                    "choose another"
+                )
+            spaces.setdefault(name, space).require_same(space, f"task {task.name!r}, {name}")
+    return spaces
 
 
 def _run(

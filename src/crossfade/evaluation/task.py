@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.adapters import Adapter
 from crossfade.errors import DataError, IdMismatch
+from crossfade.evaluation.compatible import Compatible, require_searchable
 from crossfade.evaluation.ground_truth import GroundTruth
 from crossfade.spaces import Space
 from crossfade.vectors import FloatMatrix, Vectors
@@ -29,9 +31,12 @@ class RetrievalTask:
             intervals, tests and folds then keep whole groups together. By default what the ground truth
             knows: captions of one image are a group, all other queries are independent.
         gallery_side: (N, d_side) side-information of the gallery items, row for row; None if there is none.
+        compatible: the same queries (and gallery) under models that claim to search the old gallery
+            directly, by name.
 
     Raises:
         DataError: the numbers of rows differ.
+        DimensionMismatch: vectors of a compatible model are not as long as the old gallery's.
         IdMismatch: old and new rows, or those of the side-information, carry different ids.
         SpaceMismatch: queries and gallery of one model are of different spaces (prompts may differ).
     """
@@ -45,12 +50,15 @@ class RetrievalTask:
     query_positions: NDArray[np.integer] | None = None
     query_groups: NDArray[np.integer] | None = None
     gallery_side: Vectors | None = None
+    compatible: Mapping[str, Compatible] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._require_aligned(self.queries_old, self.queries_new, "queries")
         self._require_aligned(self.gallery_old, self.gallery_new, "gallery items")
         if self.gallery_side is not None:
             self._require_aligned(self.gallery_old, self.gallery_side, "gallery items", "side-information")
+        for model, given in self.compatible.items():
+            self._require_compatible(model, given)
         self._require_count("queries judged", self.ground_truth.n_queries, self.n_queries)
         self._require_count("gallery items judged", self.ground_truth.n_gallery, self.n_gallery)
         for name in ("query_positions", "query_groups"):
@@ -79,6 +87,10 @@ class RetrievalTask:
             queries_new=_with_metric(self.queries_new, metric),
             gallery_old=_with_metric(self.gallery_old, metric),
             gallery_new=_with_metric(self.gallery_new, metric),
+            compatible={
+                name: given.each(lambda vectors: _with_metric(vectors, metric))
+                for name, given in self.compatible.items()
+            },
         )
 
     def side_for(self, adapter: Adapter) -> FloatMatrix | None:
@@ -107,6 +119,7 @@ class RetrievalTask:
             ground_truth=self.ground_truth.take(queries),
             query_positions=None if self.query_positions is None else self.query_positions[queries],
             query_groups=None if self.query_groups is None else self.query_groups[queries],
+            compatible={name: given.take_queries(queries) for name, given in self.compatible.items()},
         )
 
     def _require_aligned(self, old: Vectors, new: Vectors, what: str, other: str = "new model") -> None:
@@ -121,6 +134,14 @@ class RetrievalTask:
                 f"{other.removesuffix(' model')} id {b!r}; "
                 "pass the same items in the same order"
             )
+
+    def _require_compatible(self, name: str, given: Compatible) -> None:
+        self._require_aligned(self.queries_old, given.queries, "queries", name)
+        if given.gallery is not None:
+            self._require_aligned(self.gallery_old, given.gallery, "gallery items", name)
+            what = f"{self.name}: queries of {name}"
+            _require_comparable(given.queries.space, given.gallery.space, what)
+        require_searchable(name, given, self.gallery_old.space, self.name)
 
     def _require_count(self, what: str, count: int, expected: int) -> None:
         if count != expected:

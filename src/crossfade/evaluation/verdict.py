@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from crossfade.evaluation.compatible import criterion
 from crossfade.evaluation.estimates import Difference
 from crossfade.evaluation.result import (
+    NATIVE,
     NEW_NEW,
     OLD_ENCODER,
     OLD_OLD,
@@ -20,7 +22,7 @@ from crossfade.evaluation.result import (
 MARGIN = 0.05
 """A way that keeps all but this share of the best one's gain is as good: a cascade to half the depth
 costs half, and with enough queries every hair's breadth is significant."""
-CHEAPEST_FIRST = ("query", "gallery", "interpolate", "cascade")
+CHEAPEST_FIRST = (NATIVE, "query", "gallery", "interpolate", "cascade")
 EVERYTHING = (RAW_ITEMS, OLD_ENCODER)
 
 
@@ -32,10 +34,10 @@ def decide(tasks: Sequence[TaskResult], have: Sequence[str] = EVERYTHING) -> Ver
     candidates, and interval above zero) and significantly worse on no metric of
     any task (uncorrected, the cautious reading). Of those that qualify, the cheapest is taken that in
     every task is not significantly behind the best, or keeps all but `MARGIN` of its gain; cheap to
-    dear: map queries, lift the gallery, interpolate, cascade by depth; then the simplest method that
-    keeps up, in the same sense, with the best one of that cost. If none qualifies, the answer
-    is a full backfill where the new model itself is significantly better and the raw items are at
-    hand, else to keep.
+    dear: queries of a compatible model as they are, map queries, lift the gallery, interpolate,
+    cascade by depth; then the simplest method that keeps up, in the same sense, with the best one of
+    that cost. If none qualifies, the answer is a full backfill where the new model itself is
+    significantly better and the raw items are at hand, else to keep.
 
     Args:
         tasks: those with labels or judgements decide; label-free ones only if there are no others.
@@ -158,10 +160,14 @@ def _sentence(row: RowResult, tasks: Sequence[TaskResult]) -> str:
 
 
 def _advice(row: RowResult) -> str:
+    if row.strategy == NATIVE:
+        return f"Search the old gallery with queries of {row.method}, as they are"
     if row.strategy == "query":
         return f"Map new queries back with {row.method} and leave the gallery as it is"
     if row.strategy == "gallery":
         return f"Lift the stored gallery forward with {row.method}"
+    if row.key.startswith("interpolate:"):
+        return f"Interpolate old queries and those of {row.method} at weight {row.weight:g}"
     if row.strategy == "interpolate":
         return f"Interpolate old queries and new queries mapped by {row.method} at weight {row.weight:g}"
     if row.strategy == "cascade":
@@ -230,7 +236,7 @@ def _reasons(
             f"{1 - MARGIN:.0%} of its gain, or is not significantly behind: {_listed(behind)}."
         )
     told = [*_embedding(chosen, tasks), *_rejected(candidates, tasks), *_out_of_reach(have)]
-    return [*reasons, *told, *_leaks(tasks)]
+    return [*criterion(tasks), *reasons, *told, *_leaks(tasks)]
 
 
 def _embedding(chosen: RowResult, tasks: Sequence[TaskResult]) -> list[str]:

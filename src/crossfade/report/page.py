@@ -183,6 +183,7 @@ def _measured(evaluation: Evaluation) -> Facts:
     return (
         ("Old model", _space(evaluation.old, "not recorded in the pairs")),
         ("New model", _space(evaluation.new, "not recorded in the pairs")),
+        *((f"Compatible {name}", str(space)) for name, space in evaluation.compatible.items()),
         ("Pairs", f"{evaluation.pairs:,} items embedded by both models, to fit the adapters on"),
         *(
             (f"Task {task.name}", f"{task.n_queries:,} queries, {task.n_gallery:,} items")

@@ -37,6 +37,7 @@ AGREEMENT = (
 GROUPS = {
     "keep": "Status quo",
     "naive": "Naive swap",
+    "native": "Compatible models: their queries search the old gallery, nothing is mapped",
     "query": "Query maps: new queries mapped back, gallery untouched",
     "gallery": "Gallery maps: stored vectors lifted forward",
     "interpolate": "Interpolation: old and mapped new query together",
@@ -48,6 +49,7 @@ SINGLE = {"keep": "status quo", "naive": "naive swap", "backfill": "full backfil
 """Strategies of one row, and what the row is called."""
 
 KINDS = {
+    "native": "compatible model",
     "query": "query map",
     "gallery": "gallery map",
     "interpolate": "interpolation",
@@ -59,6 +61,7 @@ FIRST_STAGES = {"query": "mapped", "interpolate": "interpolated"}
 HEADLINES = {
     "keep": "Keep the old model",
     "naive": "Swap the query model directly",
+    "native": "Search the old gallery with the compatible model",
     "query": "Map new queries back",
     "gallery": "Lift the gallery forward",
     "interpolate": "Search with old and new query together",
@@ -214,6 +217,8 @@ def label_of(row: RowResult) -> str:
         return SINGLE[row.strategy]
     if row.depth is not None:
         return ", ".join(filter(None, (f"k={row.depth}", FIRST_STAGES.get(row.first_stage, row.first_stage))))
+    if row.strategy == "native" and not row.candidate:
+        return row.title
     weight = f"weight {row.weight:g}" if row.weight is not None else ""
     return ", ".join(filter(None, (row.method, weight))) or row.title or row.notation
 
