@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,13 @@ from numpy.typing import NDArray
 from crossfade.errors import StoreError
 from crossfade.spaces import Space
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
+
+Lack = Literal["index", "null vectors", "steady batches"]
+"""A part of the contract that some stores cannot keep.
+
+``index``: an ANN index. ``null vectors``: rows without a vector. ``steady batches``: when a row is deleted,
+the batches after it in its part keep their rows.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,7 @@ class Capabilities:
         catches_up: how rows written by others during an upgrade are found.
         index: index types that are rebuilt like the old one.
         cannot: what the store cannot do, in words.
+        lacks: the parts of the contract that this leaves out, one `Lack` each.
     """
 
     beside: str
@@ -39,6 +47,7 @@ class Capabilities:
     catches_up: str
     index: tuple[str, ...] = ()
     cannot: tuple[str, ...] = ()
+    lacks: tuple[Lack, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +342,14 @@ class Store(ABC):
     @abstractmethod
     def drop_new(self, staged: Staged) -> None:
         """Delete the new vectors, which must not be in use, and every file written for them."""
+
+    def stored(self, vectors: FloatMatrix, staged: Staged) -> FloatMatrix:
+        """What the store gives back for these new vectors: it may round, normalise or compress them."""
+        return vectors
+
+    def remarks(self, staged: Staged) -> list[str]:
+        """What to know of the new vectors before they are used, e.g. what compressing them lost."""
+        return []
 
     # --- surroundings -------------------------------------------------------------------------
 

@@ -91,7 +91,10 @@ class ColumnVerifier:
 
     def checks(self) -> list[Check]:
         """All checks, cheap ones first."""
-        return [self._checksums(), *self._rows(), *self._recomputed()]
+        return [self._checksums(), *self._rows(), *self._recomputed(), *self._remarks()]
+
+    def _remarks(self) -> list[Check]:
+        return [Check("remark", True, one) for one in self.store.remarks(self.plan.staging)]
 
     def _checksums(self) -> Check:
         present = {part.key for part in self.store.parts(self.plan.staging)}
@@ -140,7 +143,7 @@ class ColumnVerifier:
         wrong: list[Any] = []
         for start in range(0, len(usable), self.plan.batch_rows):
             rows = usable[start : start + self.plan.batch_rows]
-            expected = self.produce(select(old, rows)).vectors
+            expected = self.store.stored(self.produce(select(old, rows)).vectors, self.plan.staging)
             error = np.linalg.norm(expected - new.vectors[rows], axis=1)
             bad = ~(error <= TOLERANCE * np.linalg.norm(expected, axis=1))
             wrong += [new.ids[int(row)].as_py() for row in rows[bad]]
