@@ -26,6 +26,7 @@ from crossfade.evaluation.result import Evaluation
 from crossfade.spaces import Space
 from crossfade.stores import Store, open_store
 from crossfade.upgrade import choosing, probing, quality
+from crossfade.upgrade.compatible import compatible_space, planned_as, require_searching
 from crossfade.upgrade.inspection import Scan, scan_problems, scan_store
 from crossfade.upgrade.plans import AdapterFile, Estimates, OnInvalid, Plan, require_choice
 from crossfade.upgrade.producing import Producer
@@ -106,17 +107,19 @@ def plan(
         raise UsageError(f"changed_rows is a share of rows, from 0 to 1, got {changed_rows}")
     measured = quality.as_evaluation(evaluation)
     wanted = Choice(strategy or "", "", weight, depth, first_stage, row)
-    choice = _choose(wanted, measured)
+    choice = _choose(wanted, measured, mapped=adapter is not None)
     request = _Request(opened, choice, measured, adapter, encoder)
-    map_, location = _adapter(request)
-    spaces = _spaces(request, map_, old, new)
+    own = None if adapter is not None else _compatible(request, old)
+    map_, location = (None, "") if own else _adapter(request)
+    spaces = _spaces(request, map_, old, own or new)
     draft = _draft(request, spaces, map_, on_invalid, changed_rows)
+    draft = replace(draft, compatible=own is not None)
     draft = replace(draft, items=items, side=side, encoders=dict(encoders or {}), forced=force)
     draft = replace(draft, budget=_budget(request, map_, budget, target_quality))
     return _checked(request, draft, map_, location)
 
 
-def _choose(wanted: Choice, evaluation: Evaluation | None) -> Choice:
+def _choose(wanted: Choice, evaluation: Evaluation | None, *, mapped: bool) -> Choice:
     if evaluation is None:
         if wanted.row or not wanted.strategy:
             raise UsageError(
@@ -129,20 +132,32 @@ def _choose(wanted: Choice, evaluation: Evaluation | None) -> Choice:
         return replace(wanted, method=evaluation.curves[0].method if evaluation.curves else "")
     if not wanted.strategy and not wanted.row:
         advised = quality.recommended(evaluation)
+        advised = replace(advised, strategy=planned_as(advised.strategy))
         wanted = replace(advised, weight=wanted.weight if wanted.weight is not None else advised.weight)
     if wanted.row:
         row = evaluation.tasks[0].row(wanted.row)
-        if wanted.strategy and wanted.strategy != row.strategy:
+        planned = planned_as(row.strategy)
+        require_searching(row)
+        if wanted.strategy and wanted.strategy != planned:
             raise UsageError(
                 f"row {row.key!r} is strategy {row.strategy}, not {wanted.strategy}; give one of them"
             )
-        wanted = replace(wanted, strategy="keep" if row.strategy == "naive" else row.strategy)
+        wanted = replace(wanted, strategy="keep" if row.strategy == "naive" else planned)
         if row.strategy == "naive":
             raise UsageError(f"row {row.key!r} only shows what a naive swap does; it cannot be planned")
         return quality.completed(wanted, row)
     find_strategy(wanted.strategy)
-    key = quality.find_row(evaluation, wanted)
+    key = quality.find_row(evaluation, wanted, mapped=mapped)
     return quality.completed(wanted, evaluation.tasks[0].row(key)) if key else wanted
+
+
+def _compatible(request: _Request, old: Space | str | None) -> Space | None:
+    """Space of the new model if its queries need no map."""
+    found = request.store.describe()
+    if not found.dimension or (found.space is None and old is None):
+        return None
+    settled = settle_space(found.space, old, found.dimension, found.uri)
+    return compatible_space(request.choice, request.evaluation, request.encoder, settled)
 
 
 def _budget(
@@ -287,7 +302,7 @@ def _checked(request: _Request, draft: Plan, adapter: Adapter | None, location: 
 def _with_quality(request: _Request, draft: Plan) -> Plan:
     if request.evaluation is None:
         return draft
-    quality.require_spaces(request.evaluation, draft.old, draft.new)
+    quality.require_spaces(request.evaluation, draft.old, None if draft.compatible else draft.new)
     if draft.budget is not None:
         found = quality.on_curve(request.evaluation, request.choice.method, draft.budget)
     else:
@@ -331,7 +346,7 @@ def _require_usable(draft: Plan) -> None:
 
 
 def _require_change(draft: Plan) -> None:
-    if draft.old == draft.new and draft.strategy != "keep":
+    if draft.old == draft.new and draft.strategy != "keep" and not draft.compatible:
         raise UsageError(
             f"{draft.store}: the old and the new space are the same, {draft.old}; nothing is to be upgraded: "
             "give the new model's space with its revision if it has the same name"

@@ -94,6 +94,7 @@ class Plan:
         found: the store as it was when the plan was made.
         old, new: the two spaces.
         adapter: the map that is used, if any.
+        compatible: whether queries of the new model search the old gallery as they are, without a map.
         weight, depth, first_stage: of the strategy, where it has them.
         items: column that holds the raw items, for strategies that embed them.
         side: column that holds the side-information, for adapters that take it.
@@ -121,6 +122,7 @@ class Plan:
     old: Space
     new: Space
     adapter: AdapterFile | None = None
+    compatible: bool = False
     weight: float | None = None
     depth: int | None = None
     first_stage: str = ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from crossfade.errors import PlanRefused, SpaceMismatch, UsageError
 from crossfade.evaluation.curves import UNCERTAINTY
-from crossfade.evaluation.result import OLD_OLD, Evaluation, RowResult
+from crossfade.evaluation.result import NATIVE, OLD_OLD, Evaluation, RowResult
 from crossfade.spaces import Space
 from crossfade.upgrade.plans import Quality
 
@@ -37,10 +37,10 @@ def as_evaluation(given: Evaluation | Mapping[str, Any] | None) -> Evaluation | 
         ) from None
 
 
-def require_spaces(evaluation: Evaluation, old: Space, new: Space) -> None:
-    """Refuse an evaluation of other models."""
+def require_spaces(evaluation: Evaluation, old: Space, new: Space | None) -> None:
+    """Refuse an evaluation of other models; None for a new one that the evaluation itself names."""
     for role, planned, measured in (("old", old, evaluation.old), ("new", new, evaluation.new)):
-        if measured is not None and measured != planned:
+        if measured is not None and planned is not None and measured != planned:
             raise SpaceMismatch(
                 f"the evaluation measured {measured} as the {role} model, the plan is for {planned}; "
                 "evaluate these two models (crossfade evaluate)"
@@ -55,13 +55,20 @@ def recommended(evaluation: Evaluation) -> Choice:
     )
 
 
-def find_row(evaluation: Evaluation, wanted: Choice) -> str:
-    """Key of the measured row that is nearest to what is wanted; empty if none was measured."""
+def find_row(evaluation: Evaluation, wanted: Choice, *, mapped: bool = False) -> str:
+    """Key of the measured row that is nearest to what is wanted; empty if none was measured.
+
+    Args:
+        mapped: an adapter was given, so that rows of compatible models are not meant.
+    """
     if wanted.row:
         return evaluation.tasks[0].row(wanted.row).key
     if wanted.strategy == "keep":
         return OLD_OLD
-    rows = [row for row in evaluation.tasks[0].rows if row.metrics and _fits(row, wanted)]
+    measured = [row for row in evaluation.tasks[0].rows if row.metrics]
+    rows = [row for row in measured if row.method not in evaluation.compatible and _fits(row, wanted)]
+    if not mapped:
+        rows += [row for row in measured if row.method in evaluation.compatible and _fits(row, wanted)]
     if not rows:
         return ""
     verdict = evaluation.verdict.row
@@ -69,7 +76,8 @@ def find_row(evaluation: Evaluation, wanted: Choice) -> str:
 
 
 def _fits(row: RowResult, wanted: Choice) -> bool:
-    same = row.strategy == wanted.strategy and (not wanted.method or row.method in ("", wanted.method))
+    carried_out = "query" if row.strategy == NATIVE and row.candidate else row.strategy
+    same = carried_out == wanted.strategy and (not wanted.method or row.method in ("", wanted.method))
     if wanted.depth is not None and row.strategy == "cascade":
         same = same and row.depth == wanted.depth
     if wanted.first_stage and row.strategy == "cascade":

@@ -30,6 +30,7 @@ class Strategy(ABC):
         direction: of the adapter that it needs; None if it needs none.
         embeds: whether raw items are embedded.
         lifts: whether new vectors are made from the stored ones, which must be usable then.
+        takes_compatible: whether a compatible model does without the adapter.
         needs_old_encoder: whether queries must be embedded by the old model, too.
         needs_new_encoder: whether queries must be embedded by the new model.
         batch_rows: rows that are mapped at a time.
@@ -40,6 +41,7 @@ class Strategy(ABC):
     direction: ClassVar[Direction | None] = None
     embeds: ClassVar[bool] = False
     lifts: ClassVar[bool] = False
+    takes_compatible: ClassVar[bool] = False
     needs_old_encoder: ClassVar[bool] = False
     needs_new_encoder: ClassVar[bool] = True
     batch_rows: ClassVar[int] = 8192
@@ -67,6 +69,8 @@ class Strategy(ABC):
     def _check_adapter(self, plan: Plan, adapter: Adapter | None) -> None:
         backward = self.direction == "backward"
         source, target = (plan.new, plan.old) if backward else (plan.old, plan.new)
+        if plan.compatible and self.takes_compatible:
+            return _require_as_long(plan)
         if adapter is None:
             raise UsageError(
                 f"strategy {self.name} needs an adapter from {source} to {target}; "
@@ -91,6 +95,14 @@ class Strategy(ABC):
     @abstractmethod
     def answer(self, gallery: Gallery, queries: Queries, k: int, columns: Sequence[str]) -> list[Hits]:
         """Search after the cutover: the `k` best rows of each query."""
+
+
+def _require_as_long(plan: Plan) -> None:
+    if plan.new.dimension != plan.old.dimension:
+        raise DimensionMismatch(
+            f"{plan.new} is said to be compatible with {plan.old}, but its vectors are not as long; "
+            "map its queries with an adapter (--adapter DIR)"
+        )
 
 
 class Queries:
@@ -170,6 +182,8 @@ class Gallery:
         return self.store.search(queries, k, space, columns=columns, exact=self.exact)
 
     def mapped(self, queries: Queries) -> FloatMatrix:
-        """New queries in the old space."""
+        """New queries in the old space: mapped, or as they are if the new model is compatible."""
+        if self.plan.compatible:
+            return queries.new
         assert self.adapter is not None
         return self.adapter.transform(queries.new)

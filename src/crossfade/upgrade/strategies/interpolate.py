@@ -18,6 +18,7 @@ class Interpolate(Strategy):
 
     name = "interpolate"
     direction = "backward"
+    takes_compatible = True
     needs_old_encoder = True
 
     def check(self, plan: Plan, adapter: Adapter | None) -> None:
@@ -26,8 +27,8 @@ class Interpolate(Strategy):
 
     def steps(self, plan: Plan) -> tuple[str, ...]:
         return (
-            "apply: nothing is written; the adapter is checked",
-            "verify: the gallery and the adapter are what was planned for",
+            "apply: nothing is written" + "; the adapter is checked" * (not plan.compatible),
+            f"verify: the gallery {'is' if plan.compatible else 'and the adapter are'} what was planned for",
             f"cutover: every query is embedded by both models and interpolated (weight {plan.weight:g} "
             "of the new model), then searches the old gallery",
         )

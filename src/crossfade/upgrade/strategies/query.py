@@ -10,12 +10,19 @@ from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy
 
 
 class Query(Strategy):
-    """New queries, mapped, on the old gallery (new/old)."""
+    """New queries, mapped or of a compatible model, on the old gallery (new/old)."""
 
     name = "query"
     direction = "backward"
+    takes_compatible = True
 
     def steps(self, plan: Plan) -> tuple[str, ...]:
+        if plan.compatible:
+            return (
+                "apply: nothing is written",
+                "verify: the gallery is what was planned for",
+                "cutover: queries of the new model, which is compatible, search the old gallery as they are",
+            )
         return (
             "apply: nothing is written; the adapter is checked",
             "verify: the gallery and the adapter are what was planned for",
