@@ -21,6 +21,7 @@ from crossfade.cli.options import (
 from crossfade.spaces import Metric
 
 if TYPE_CHECKING:
+    from crossfade.cli.reading import Reading
     from crossfade.cli.tasks import Sides
     from crossfade.evaluation import Evaluation, RetrievalTask
     from crossfade.vectors import Pairs
@@ -57,6 +58,14 @@ def evaluate(
     adapter: Annotated[
         list[Path] | None, typer.Option(help="Folder of a saved adapter to measure as well; may be repeated.")
     ] = None,
+    compatible: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=QUERIES[,GALLERY]",
+            help="A model that claims to search the old gallery directly (BCT, XBT): its vectors of the "
+            "queries, and of the gallery; may be repeated.",
+        ),
+    ] = None,
     side: SideVectors = None,
     side_space: SideSpace = None,
     backfill_curve: Annotated[
@@ -85,6 +94,8 @@ def evaluate(
     queries = reading.queries(old_queries, new_queries, columns)
     gallery = reading.sides(old, new, (label,) if label else (), side)
     tasks, fit_on = _tasks(queries, gallery, label, qrels, captions, pairs, seed)
+    if compatible:
+        tasks = _with_compatible(tasks, compatible, reading, own=queries is None, captions=captions)
     if metric:
         tasks, fit_on = _compared_by(tasks, fit_on, metric)
     have = (RAW_ITEMS,) * raw_items + (OLD_ENCODER,) * old_encoder
@@ -135,6 +146,15 @@ def _tasks(
         image, _, caption = captions.partition(",")
         return tasks.from_captions(queries, gallery, image, caption, pairs, seed)
     return tasks.without_ground_truth(queries, gallery, pairs, seed)
+
+
+def _with_compatible(
+    tasks: list[RetrievalTask], given: list[str], reading: Reading, *, own: bool, captions: str | None
+) -> list[RetrievalTask]:
+    from crossfade.cli.tasks import Claimed, with_compatible
+
+    claimed = [Claimed.read(one, reading, tasks[0].gallery_old.space) for one in given]
+    return with_compatible(tasks, claimed, own=own, captions=captions is not None)
 
 
 def _compared_by(tasks: list[RetrievalTask], pairs: Pairs, metric: str) -> tuple[list[RetrievalTask], Pairs]:

@@ -6,9 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
-from crossfade.errors import UsageError
-from crossfade.evaluation import Judgements, Labels, RetrievalTask, label_free_task, labelled_task, pairs_of
+from crossfade.cli.reading import Reading
+from crossfade.errors import IdMismatch, UnknownSpace, UsageError
+from crossfade.evaluation import (
+    Compatible,
+    Judgements,
+    Labels,
+    RetrievalTask,
+    label_free_task,
+    labelled_task,
+    pairs_of,
+)
+from crossfade.spaces import Space
 from crossfade.vectors import Pairs, Vectors
 from crossfade.vectors.align import SourcePairs
 
@@ -100,6 +111,91 @@ def without_ground_truth(
     task = label_free_task(rest.old, rest.new, rest.old, rest.new, query_positions=positions)
     task = replace(task, gallery_side=rest.side)
     return [task], pairs_of(gallery.old, gallery.new, fitted, side=gallery.side)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A model that claims to search the old gallery: its name, and its vectors by id, in any order."""
+
+    name: str
+    queries: Vectors
+    gallery: Vectors | None = None
+
+    @classmethod
+    def read(cls, text: str, reading: Reading, old: Space) -> Claimed:
+        """Read ``NAME=QUERIES[,GALLERY]``; a file that does not say its space is of NAME, compared as `old`.
+
+        Raises:
+            UsageError: it is not of this form.
+        """
+        name, _, files = text.partition("=")
+        locations = files.split(",")
+        if not name or not all(locations) or len(locations) > 2:
+            raise UsageError(f"--compatible {text!r} is not of the form NAME=QUERIES or NAME=QUERIES,GALLERY")
+        found = [_of_claimed(location, name, reading, old) for location in locations]
+        return cls(name, found[0], found[1] if len(found) == 2 else None)
+
+    def of(self, task: RetrievalTask, queries: Vectors, gallery: Vectors | None) -> Compatible:
+        """The model's vectors of the task's queries and items, row for row."""
+        items = None if gallery is None else self._rows(gallery, task.gallery_old)
+        return Compatible(self._rows(queries, task.queries_old), items)
+
+    def _rows(self, own: Vectors, wanted: Vectors) -> Vectors:
+        rows = pc.index_in(wanted.ids, value_set=own.ids) if own.ids.type == wanted.ids.type else None
+        if rows is None or rows.null_count:
+            missing = len(wanted) if rows is None else rows.null_count
+            raise IdMismatch(
+                f"--compatible {self.name}: {own.name} lacks {missing} of {len(wanted)} ids, which are "
+                f"{wanted.ids.type} (its own are {own.ids.type}); embed the same queries and items with it"
+            )
+        return own.take(rows.to_numpy(zero_copy_only=False))
+
+
+def _of_claimed(location: str, name: str, reading: Reading, old: Space) -> Vectors:
+    try:
+        return reading.one(location, None, "--compatible").read()
+    except UnknownSpace:
+        return reading.one(location, f"{name},metric={old.metric}", "--compatible").read()
+
+
+def with_compatible(
+    tasks: list[RetrievalTask], claimed: list[Claimed], *, own: bool, captions: bool
+) -> list[RetrievalTask]:
+    """The tasks with the vectors of models that claim to search their old galleries.
+
+    Args:
+        own: the gallery's own items are the queries: one file holds both.
+        captions: the tasks are text→image and image→text: queries and gallery change places.
+
+    Raises:
+        UsageError: a file too many or too few for these tasks, or a name given twice.
+        IdMismatch: an id of the task is missing.
+    """
+    names = [one.name for one in claimed]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--compatible: every model needs a name of its own, got {', '.join(names)}")
+    for one in claimed:
+        if own and one.gallery is not None:
+            raise UsageError(
+                f"--compatible {one.name}: the items are queries and gallery at once; one file holds both"
+            )
+        if captions and one.gallery is None:
+            raise UsageError(
+                f"--compatible {one.name}: captions and images both ask and answer; give NAME=CAPTIONS,IMAGES"
+            )
+    return [
+        replace(
+            task, compatible={one.name: _claim(one, task, own, captions and place == 1) for one in claimed}
+        )
+        for place, task in enumerate(tasks)
+    ]
+
+
+def _claim(one: Claimed, task: RetrievalTask, own: bool, reversed_: bool) -> Compatible:
+    if reversed_:
+        assert one.gallery is not None
+        return one.of(task, one.gallery, one.queries)
+    return one.of(task, one.queries, one.queries if own else one.gallery)
 
 
 def gallery_pairs(gallery: Sides, n_pairs: int | None, seed: int) -> Pairs:
