@@ -1,16 +1,16 @@
 """Which model made which vector: find a gallery that holds the vectors of two models of equal dimension.
 
-Nobody stores vectors of two models in one column on purpose; a botched upgrade does. Two facts give it away:
+Nobody stores vectors of two models in one column on purpose; a botched upgrade does. Two facts tell:
 
-* Vectors of different models are no neighbours. The graph of mutual nearest neighbours falls into pieces, none
-  of which has vectors of both. (A gallery of one model falls into pieces, too: its topics.)
-* The vectors of a model share a direction (anisotropy): also between topics the mean cosine is well above
+* Vectors of different models are no neighbours. The graph of mutual nearest neighbours falls into pieces,
+  none of which has vectors of both. (A gallery of one model falls into pieces, too: its topics.)
+* The vectors of a model share a direction (anisotropy): between topics, too, the mean cosine is well above
   zero. Between models it is not. Pieces that share one are therefore of one origin, and are joined.
 
-Both were looked at on eight galleries of real models and on mixtures of them (benchmarks/origin.py): pieces of
-one model had a mean cosine of at least 0.5 of the geometric mean of those within the pieces, pieces of different
-models at most 0.3, even where one model is the first layers of the other. A gallery whose vectors share no
-direction (centred vectors) cannot be judged in this way; then only embedding some items again tells.
+How well that works on real models was measured (benchmarks/origin.py): between topics of one model the mean
+cosine was at least 0.5 of that within them (geometric mean of both), between models at most 0.3, even where
+one model is the first layers of the other. A gallery whose vectors share no direction (centred vectors)
+cannot be judged in this way; then only embedding some items again tells.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from crossfade.errors import DataError
 from crossfade.evaluation.estimates import Estimate
-from crossfade.evaluation.search import nearest
+from crossfade.evaluation.search import search
 from crossfade.vectors import FloatMatrix
 
 NEIGHBOURS = 10
@@ -48,7 +48,7 @@ class Origins:
         sampled: vectors looked at.
         shares: of each origin in the gallery, largest first, with 95 % intervals (Wilson).
         groups: (sampled,) origin of each vector, 0 for the largest.
-        directions: (origins, d) unit vectors; a vector belongs to the origin whose direction it is closest to.
+        directions: (origins, d) unit vectors; a vector belongs to the origin whose direction is closest.
         likeness: the largest mean cosine between two origins, as a share of that within; None for one.
         mean_cosine: over all pairs of vectors.
     """
@@ -90,7 +90,9 @@ def find_origins(vectors: FloatMatrix) -> Origins:
         )
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (lengths > 0).all():
-        raise DataError(f"{int((lengths <= 0).sum())} of {len(vectors)} vectors have length zero; leave them out")
+        raise DataError(
+            f"{int((lengths <= 0).sum())} of {len(vectors)} vectors have length zero; leave them out"
+        )
     unit = (vectors / lengths).astype(np.float32)
     overall = _Piece.of(unit).mean_cosine
     pieces = [_Piece.of(unit[rows]) for rows in _pieces(unit)]
@@ -155,13 +157,8 @@ class _Piece:
 
 def _pieces(unit: FloatMatrix) -> list[Groups]:
     """Rows of every connected piece of the mutual-neighbour graph that is large enough."""
-    neighbours = nearest(unit, unit, NEIGHBOURS + 1, "cosine")
-    n = len(unit)
-    ends = np.repeat(np.arange(n), NEIGHBOURS + 1), neighbours.ravel()
-    linked = np.zeros((n, n), dtype=bool)
-    linked[ends] = True
-    rows, others = (linked & linked.T).nonzero()
-    label = np.arange(n)
+    rows, others = _mutual_neighbours(unit)
+    label = np.arange(len(unit))
     while True:
         lower = label.copy()
         np.minimum.at(lower, rows, label[others])
@@ -171,6 +168,15 @@ def _pieces(unit: FloatMatrix) -> list[Groups]:
         label = lower
     found = (np.flatnonzero(label == one) for one in np.unique(label))
     return [rows for rows in found if len(rows) >= LEAST_PIECE]
+
+
+def _mutual_neighbours(unit: FloatMatrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Both ends of every pair of vectors that are among each other's nearest."""
+    neighbours = search(unit, unit, NEIGHBOURS + 1, "dot")[1]
+    linked = np.zeros((len(unit), len(unit)), dtype=bool)
+    linked[np.repeat(np.arange(len(unit)), neighbours.shape[1]), neighbours.ravel()] = True
+    rows, others = (linked & linked.T).nonzero()
+    return rows, others
 
 
 def _joined(pieces: list[_Piece]) -> tuple[list[_Piece], float | None]:
