@@ -1,11 +1,11 @@
-"""An encoder that commands can name by ``python:tests.cli.encoders:NEW_ENCODER``."""
+"""Encoders that commands can name by ``python:tests.cli.encoders:NEW_ENCODER``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from tests.cli.conftest import NEW
+from tests.cli.conftest import NEW, OLD
 
 from crossfade.encoders.callable import CallableEncoder
 from crossfade.vectors import FloatMatrix
@@ -19,3 +19,4 @@ def _embed(items: Sequence[str]) -> FloatMatrix:
 
 
 NEW_ENCODER = CallableEncoder(_embed, NEW)
+OLD_ENCODER = CallableEncoder(lambda items: _embed(items)[:, : OLD.dimension], OLD)

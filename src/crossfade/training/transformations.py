@@ -119,6 +119,7 @@ def train_transformation(
     *,
     classifier: ClassWeights | None = None,
     gap: FloatMatrix | None = None,
+    held_out: Mapping[str, float] | None = None,
     identity: Mapping[str, Any] | None = None,
     device: str = "auto",
     progress: Advance | None = None,
@@ -132,6 +133,7 @@ def train_transformation(
         out: folder of the adapter; the checkpoint stands beside it until the end.
         classifier: the new model's, for FastFill on labelled pairs.
         gap: (d_source,) mean image vector - mean text vector, for a projection on texts.
+        held_out: figures that the caller chose options by; saved with the map.
         identity: what the pairs are made of, JSON-ready, where their number and spaces do not tell; a
             checkpoint of others is refused.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -158,6 +160,7 @@ def train_transformation(
     watch = Watch(folder, trained_on, progress, note)
     adapter.trainer = _trainer(recipe.method, watch, classifier, gap)
     adapter.fit_pairs(pairs)
+    adapter.held_out |= held_out or {}
     adapter.save_pretrained(directory)
     shutil.rmtree(folder)
     return TrainedTransformation(directory, adapter, epochs, time.perf_counter() - started)
@@ -182,9 +185,7 @@ def label_codes(labels: Sequence[ClassName], classifier: ClassWeights | None) ->
     return codes
 
 
-def _trainer(
-    method: Method, watch: Watch, classifier: ClassWeights | None, gap: FloatMatrix | None
-) -> Any:
+def _trainer(method: Method, watch: Watch, classifier: ClassWeights | None, gap: FloatMatrix | None) -> Any:
     given: dict[str, Any] = {"watch": watch}
     for what, value, taker in (("classifier", classifier, "fastfill"), ("gap", gap, "projection")):
         if value is None:
