@@ -58,7 +58,20 @@ def tiny_tokens(lengths: list[int], seed: int = 0, width: int = CONTEXT) -> tupl
     return ids, mask
 
 
-WORDS = ["red", "green", "blue", "circle", "square", "left", "right", "above", "below", "the", "a", "of"]
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "white",
+    "black",
+    "circle",
+    "square",
+    "above",
+    "under",
+    "the",
+    "of",
+]
 
 
 def tiny_tokenizer() -> Any:

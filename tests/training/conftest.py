@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from tiny_training import png, write_images
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "encoders"))  # tiny_duals
 
 
 @pytest.fixture(scope="session")
