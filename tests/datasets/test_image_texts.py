@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,12 +71,186 @@ def _parquet_rows(folder: Path) -> Path:
     return folder / "set"
 
 
-LAYOUTS = {"p{}": [_parquet, _parquet_binary, _parquet_rows]}
+def _save_pictures(root: Path, name: str) -> None:
+    for number, content in enumerate(PICTURES):
+        path = root / name.format(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+
+
+def _sentences(number: int, imgid: int) -> list[dict[str, object]]:
+    return [
+        {"tokens": text.split(), "raw": text, "imgid": imgid, "sentid": 10 * number + place}
+        for place, text in enumerate(CAPTIONS[number])
+    ]
+
+
+def _karpathy_coco(folder: Path) -> Path:
+    """As COCO's dataset_coco.json: pictures in two folders, ids of COCO."""
+    images = []
+    for number in range(6):
+        part = "train2014" if number % 2 else "val2014"
+        name = f"COCO_{part}_{number:012d}.jpg"
+        sentences = _sentences(number, number)
+        images.append(
+            {
+                "filepath": part,
+                "sentids": [one["sentid"] for one in sentences],
+                "filename": name,
+                "imgid": number,
+                "split": SPLITS[number],
+                "sentences": sentences,
+                "cocoid": 100 + number,
+            }
+        )
+        (folder / part).mkdir(exist_ok=True)
+        if PICTURES[number] is not None:
+            (folder / part / name).write_bytes(PICTURES[number])
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+    return folder / "dataset_coco.json"
+
+
+def _karpathy_flickr(folder: Path) -> Path:
+    """As dataset_flickr30k.json: no folder, no ids but the names of the files."""
+    images = [
+        {
+            "sentids": [],
+            "imgid": number,
+            "sentences": _sentences(number, number),
+            "split": SPLITS[number],
+            "filename": f"{number}.jpg",
+        }
+        for number in range(6)
+    ]
+    _save_pictures(folder / "images", "{}.jpg")
+    (folder / "dataset_flickr30k.json").write_text(json.dumps({"images": images, "dataset": "flickr30k"}))
+    return folder / "dataset_flickr30k.json"
+
+
+def _nocaps(folder: Path) -> Path:
+    """As nocaps_val_4500_captions.json."""
+    images = [
+        {
+            "id": 100 + number,
+            "license": 0,
+            "width": 6,
+            "height": 4,
+            "open_images_id": f"{number:016x}",
+            "file_name": f"{number:016x}.jpg",
+            "coco_url": f"https://example.org/val/{number:016x}.jpg",
+            "domain": SPLITS[number],
+        }
+        for number in range(6)
+    ]
+    notes = [{"image_id": 100 + number, "caption": text} for number in range(6) for text in CAPTIONS[number]]
+    notes = [{**note, "id": place} for place, note in enumerate(reversed(notes))][::-1]
+    _save_pictures(folder / "images", "{:016x}.jpg")
+    data = {"licenses": [], "info": {}, "images": images, "annotations": notes}
+    (folder / "nocaps_val_4500_captions.json").write_text(json.dumps(data))
+    return folder / "nocaps_val_4500_captions.json"
+
+
+def _add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _shards(folder: Path, kind: str = "txt") -> Path:
+    """As WebDataset's and img2dataset's writers do it, with the statistics that they leave beside."""
+    (folder / "shards").mkdir()
+    for shard in range(3):
+        with tarfile.open(folder / "shards" / f"{shard:05d}.tar", "w") as archive:
+            for number in range(2 * shard, 2 * shard + 2):
+                _add_sample(archive, number, kind)
+    pq.write_table(pa.table({"url": ["x"]}), folder / "shards" / "00000.parquet")
+    (folder / "shards" / "00000_stats.json").write_text("{}")
+    return folder / "shards"
+
+
+def _add_sample(archive: tarfile.TarFile, number: int, kind: str) -> None:
+    if PICTURES[number] is not None:
+        _add_member(archive, f"p{number}.jpg", PICTURES[number])
+    captions = [text.strip("\n") for text in CAPTIONS[number]]
+    if kind == "json":
+        _add_member(archive, f"p{number}.json", json.dumps({"caption": captions, "key": "x"}).encode())
+    elif len(captions) == 2 and not "".join(captions).strip():
+        # In lines, two empty captions cannot be told from one; as JSON they can.
+        _add_member(archive, f"p{number}.json", json.dumps({"captions": captions}).encode())
+    elif captions:
+        _add_member(archive, f"p{number}.txt", "\n".join(captions).encode())
+        _add_member(archive, f"p{number}.json", json.dumps({"caption": "of the page"}).encode())
+
+
+def _shards_txt(folder: Path) -> Path:
+    return _shards(folder)
+
+
+def _shards_json(folder: Path) -> Path:
+    return _shards(folder, "json")
+
+
+def _shards_braces(folder: Path) -> Path:
+    return _shards(folder) / "{00000..00002}.tar"
+
+
+def _table_rows() -> list[dict[str, str]]:
+    return [
+        {"split": SPLITS[number], "image": f"a/{number}.jpg", "caption": text}
+        for number in range(6)
+        for text in CAPTIONS[number]
+    ]
+
+
+def _folder_csv(folder: Path) -> Path:
+    _save_pictures(folder / "set", "a/{}.jpg")
+    with (folder / "set" / "captions.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["split", "image", "caption"])
+        writer.writeheader()
+        writer.writerows(_table_rows())
+    return folder / "set"
+
+
+def _folder_jsonl(folder: Path) -> Path:
+    """Hugging Face's metadata.jsonl, one line per picture."""
+    _save_pictures(folder / "set", "a/{}.jpg")
+    lines = [
+        {"file_name": f"./a/{number}.jpg", "caption": CAPTIONS[number], "split": SPLITS[number]}
+        for number in range(6)
+    ]
+    (folder / "set" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder / "set"
+
+
+def _folder_table(folder: Path) -> Path:
+    """The table alone is named; ids in a column, pictures in `images`."""
+    _save_pictures(folder / "images", "a/{}.jpg")
+    lines = [{**row, "id": "p" + row["image"][2]} for row in _table_rows()]
+    lines.append({"image": "a/2.jpg", "caption": [], "id": "p2"})
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder / "pairs.jsonl"
+
+
+LAYOUTS = {
+    "p{}": [
+        _parquet,
+        _parquet_binary,
+        _parquet_rows,
+        _shards_txt,
+        _shards_json,
+        _shards_braces,
+        _folder_table,
+    ],
+    "{}.jpg": [_karpathy_flickr],
+    "a/{}.jpg": [_folder_csv, _folder_jsonl],
+    100: [_karpathy_coco, _nocaps],
+}
 EVERY = [pytest.param(write, ids, id=write.__name__) for ids, some in LAYOUTS.items() for write in some]
 
 
-def _id(ids, number: int):
-    return ids(number) if callable(ids) else ids.format(number)
+def _id(ids: str | int, number: int) -> object:
+    return ids + number if isinstance(ids, int) else ids.format(number)
 
 
 @pytest.mark.parametrize(("write", "ids"), EVERY)
@@ -124,7 +300,15 @@ def test_fingerprint_is_stable_and_json(write, ids, tmp_path: Path) -> None:
     assert first == open_image_texts(location).fingerprint() == json.loads(json.dumps(first))
 
 
-SPLIT_LAYOUTS = [_parquet, _parquet_rows]
+SPLIT_LAYOUTS = [
+    _parquet,
+    _parquet_rows,
+    _karpathy_coco,
+    _karpathy_flickr,
+    _nocaps,
+    _folder_csv,
+    _folder_jsonl,
+]
 
 
 @pytest.mark.parametrize("write", SPLIT_LAYOUTS)

@@ -49,18 +49,18 @@ def _decode(line: bytes, path: Path, number: int) -> str:
         raise UnreadableFile(f"{path}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8") from None
 
 
-def parse_object(line: str, path: Path, number: int) -> dict[str, Any]:
-    """The JSON object of a line.
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """A JSON object.
 
     Raises:
-        DataError: the line is something else.
+        DataError: the text is something else.
     """
     try:
-        entry = json.loads(line)
+        entry = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: not valid JSON ({error}); correct the line") from None
+        raise DataError(f"{where}: not valid JSON ({error}); correct it") from None
     if not isinstance(entry, dict):
-        raise DataError(f"{path}, line {number}: expected an object, got {type(entry).__name__}")
+        raise DataError(f"{where}: expected an object, got {type(entry).__name__}")
     return entry
 
 

@@ -231,14 +231,15 @@ def _texts_of_objects(path: Path, column: str) -> Iterator[str]:
     for number, line in numbered_lines(path):
         if not line.strip():
             continue
-        entry = parse_object(line, path, number)
+        where = f"{path}, line {number}"
+        entry = parse_object(line, where)
         if first and column not in entry:
             raise UsageError(
-                f"{path}, line {number}: no {column!r}; it has {', '.join(map(repr, entry)) or 'nothing'}; "
+                f"{where}: no {column!r}; it has {', '.join(map(repr, entry)) or 'nothing'}; "
                 "name the column of the texts"
             )
         first = False
-        yield from texts_of(entry.get(column), f"{path}, line {number}")
+        yield from texts_of(entry.get(column), where)
 
 
 def _keys(texts: list[str], path: Path) -> Keys:
