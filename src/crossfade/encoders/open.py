@@ -96,10 +96,10 @@ def _open_open_clip(rest: str, space: Space | None) -> Encoder:
 
 
 def _open_xbt(rest: str, space: Space | None) -> Encoder:
+    from crossfade.encoders.tuned import TunedDual
+
     directory, tower = _split_tower("xbt:DIR", rest)
-    # Imported by name: the module stands in the same layer but needs peft.
-    tuned: Any = import_module("crossfade.encoders.tuned").TunedDual
-    return _tower(tuned.load(directory), tower)
+    return _tower(TunedDual.load(directory), tower)
 
 
 def _open_mapped(rest: str, space: Space | None) -> Encoder:

@@ -21,7 +21,7 @@ FILE, COMBINED_FILE = "preprocessor_config.json", "processor_config.json"
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
 HALF: Triple = (0.5, 0.5, 0.5)
-NEAREST, BILINEAR, BICUBIC = 0, 2, 3
+BILINEAR, BICUBIC = 2, 3
 LARGEST_SIDE = 4096
 LONGEST = 16  # a picture resized to more than this many sides is cut before it is resized
 
@@ -30,6 +30,7 @@ class _Defaults(NamedTuple):
     """What a processor does where its file is silent."""
 
     size: Any
+    number_is_square: bool  # whether a bare number as size is both edges, not the shorter one
     crop: int
     center_crop: bool
     resample: int
@@ -37,10 +38,10 @@ class _Defaults(NamedTuple):
     std: Triple
 
 
-_CLIP = _Defaults({"shortest_edge": 224}, 224, True, BICUBIC, CLIP_MEAN, CLIP_STD)
-_SIGLIP = _Defaults({"height": 224, "width": 224}, 224, False, BICUBIC, HALF, HALF)
-_VIT = _SIGLIP._replace(resample=BILINEAR)
-_EFFICIENT_NET = _Defaults({"height": 346, "width": 346}, 289, False, NEAREST, HALF, HALF)
+_CLIP = _Defaults({"shortest_edge": 224}, False, 224, True, BICUBIC, CLIP_MEAN, CLIP_STD)
+_SIGLIP = _Defaults({"height": 224, "width": 224}, False, 224, False, BICUBIC, HALF, HALF)
+_VIT = _SIGLIP._replace(number_is_square=True, resample=BILINEAR)
+_EFFICIENT_NET = _Defaults({"height": 346, "width": 346}, True, 289, False, BICUBIC, HALF, HALF)
 _DEFAULTS = {"Siglip": _SIGLIP, "ViT": _VIT, "DeiT": _VIT, "EfficientNet": _EFFICIENT_NET}
 
 
@@ -211,8 +212,7 @@ def _resize(values: dict[str, Any], defaults: _Defaults) -> tuple[Resize, int]:
         if "longest_edge" in size:
             raise NotSupported("limits the longer edge of pictures; only models of square pictures work")
         return "shortest", int(size["shortest_edge"])
-    # A bare number is the shorter edge for CLIP and its kin, both edges for the others.
-    shortest = isinstance(size, int) and isinstance(defaults.size, dict) and "shortest_edge" in defaults.size
+    shortest = isinstance(size, int) and not defaults.number_is_square
     return ("shortest" if shortest else "exact"), _square(size, "size")
 
 
