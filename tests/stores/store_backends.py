@@ -1,71 +1,16 @@
-"""The stores that the contract suite runs on: how a table is made and changed from outside."""
+"""The stores that the contract suite runs on."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
+from parquet_backend import ParquetBackend
+from store_backend import Backend, by_id, table
 
-from crossfade.stores import Store, open_store
-
-
-def table(ids: list[Any], vectors: NDArray[np.float32] | None, column: str = "vector") -> pa.Table:
-    """Rows with an id, a text, and a vector each."""
-    columns: dict[str, Any] = {"id": pa.array(ids), "text": [f"item {one}" for one in ids]}
-    if vectors is not None:
-        values = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
-        columns[column] = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
-    return pa.table(columns)
-
-
-class Backend(ABC):
-    """A table in some store, written to by an application that knows nothing of Crossfade."""
-
-    name: str
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    @abstractmethod
-    def uri(self) -> str:
-        """Address of the column."""
-
-    @abstractmethod
-    def create(self, ids: list[Any], vectors: NDArray[np.float32], parts: int = 4) -> None:
-        """A table of these rows, in several parts."""
-
-    @abstractmethod
-    def append(self, ids: list[Any], vectors: NDArray[np.float32] | None) -> None:
-        """The application adds rows, with a vector in the column that it knows, or without."""
-
-    @abstractmethod
-    def delete(self, ids: list[Any]) -> None:
-        """The application deletes rows."""
-
-    @abstractmethod
-    def replace(self, ids: list[Any], vectors: NDArray[np.float32]) -> None:
-        """The application gives rows other vectors."""
-
-    @abstractmethod
-    def compact(self) -> None:
-        """The application tidies up the store, as its manual tells it to."""
-
-    @abstractmethod
-    def index(self, metric: str) -> None:
-        """The application builds an ANN index."""
-
-    @abstractmethod
-    def read(self, column: str = "vector") -> dict[Any, NDArray[np.float32] | None]:
-        """Vectors by id, as a client reads them."""
-
-    def open(self) -> Store:
-        return open_store(self.uri)
+__all__ = ["BACKENDS", "Backend", "LanceBackend", "ParquetBackend", "table"]
 
 
 class LanceBackend(Backend):
@@ -117,8 +62,7 @@ class LanceBackend(Backend):
         import lance
 
         found = lance.dataset(str(self.folder / "items.lance")).to_table(columns=["id", column])
-        rows = zip(found.column("id").to_pylist(), found.column(column).to_pylist(), strict=True)
-        return {one: None if vector is None else np.array(vector, dtype=np.float32) for one, vector in rows}
+        return by_id(found, column)
 
 
-BACKENDS = (LanceBackend,)
+BACKENDS = (LanceBackend, ParquetBackend)

@@ -9,7 +9,10 @@ from crossfade.errors import UsageError
 from crossfade.stores.address import Address, redact
 from crossfade.stores.base import Store
 
-STORES = {"lancedb": ("crossfade.stores.lancedb", "LanceDB")}
+STORES = {
+    "lancedb": ("crossfade.stores.lancedb", "LanceDB"),
+    "parquet": ("crossfade.stores.parquet", "ParquetFile"),
+}
 """Scheme of the address -> module and class; imported when used."""
 
 

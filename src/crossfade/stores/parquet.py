@@ -1,0 +1,210 @@
+"""A plain Parquet file: the new file is written beside it and takes its name.
+
+Everything else in the file is copied as it is: columns, their order, metadata, compression.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crossfade.spaces import Space
+from crossfade.stores.base import Capabilities, IndexInfo, Staged
+from crossfade.stores.file_content import Content
+from crossfade.stores.files import FileStore
+from crossfade.stores.parquet_content import ParquetContent
+from crossfade.vectors import FloatMatrix
+from crossfade.vectors.metadata import SPACE_KEY, record_space, recorded_space
+from crossfade.vectors.writing import full_disk_as_error, sync
+
+GROUP_BYTES = 64 << 20
+"""Row groups are as long as in the old file, up to this many bytes of new vectors."""
+
+
+class ParquetFile(FileStore):
+    """A column of vectors in a Parquet file, ``parquet://FILE#column``.
+
+    Raises:
+        StoreError: no such file, or it cannot be read.
+        UsageError: no such column.
+    """
+
+    capabilities = Capabilities(
+        beside="file",
+        switch="exchange of two file names",
+        catches_up=(
+            "whole file: a part whose rows differ is written again; who replaces the file last, before the "
+            "switch, wins, and no replaced file is lost"
+        ),
+        cannot=(
+            "be searched through an index: every search reads the whole file",
+            "wait for writers: one that read the file before the switch and replaces it afterwards undoes "
+            "the switch, so let writers pause for the cutover (milliseconds) or look at the file before "
+            "they replace it",
+            "keep the batches of a part when a row in it is deleted: those after it are embedded again",
+            "share pages with the old file: the other columns are copied, too",
+        ),
+        lacks=("index", "steady batches"),
+    )
+
+    def _open_file(self, path: Path, live: Path) -> ParquetContent:
+        return ParquetContent(path, self.column, self._chosen_id, self.uri)
+
+    def space(self) -> Space | None:
+        content = self._content()
+        assert isinstance(content, ParquetContent)
+        return super().space() or recorded_space(content.schema, self.column)
+
+    def stored(self, vectors: FloatMatrix, staged: Staged) -> FloatMatrix:
+        """Vectors of a column of half precision are rounded."""
+        content = self._content(self.columns_of(staged)[0])
+        assert isinstance(content, ParquetContent)
+        half = pa.types.is_float16(content.schema.field(self.column).type.value_type)
+        return vectors.astype(np.float16).astype(np.float32) if half else vectors
+
+    def _write_file(
+        self,
+        target: Path,
+        content: Content,
+        vectors: Iterator[FloatMatrix],
+        staged: Staged,
+        like: IndexInfo | None,
+    ) -> None:
+        assert isinstance(content, ParquetContent)
+        field = _vector_field(content.schema.field(self.column), staged.new)
+        self._replaced(
+            target, content, _in_step(content, vectors, field, self._rows_at_once(content, staged.new))
+        )
+
+    def _rows_at_once(self, content: ParquetContent, new: Space) -> int:
+        groups = content.file.metadata
+        longest = max([groups.row_group(one).num_rows for one in range(groups.num_row_groups)] or [1])
+        return max(1, min(int(longest), GROUP_BYTES // (4 * new.dimension)))
+
+    def _replaced(self, target: Path, content: ParquetContent, batches: Iterator[pa.RecordBatch]) -> None:
+        """Write batches with the settings of `content`'s file; one row group each."""
+        draft = target.with_suffix(".new")
+        first = next(batches, None)
+        schema = first.schema if first is not None else content.schema
+        with full_disk_as_error(self.uri, content.rows):
+            with pq.ParquetWriter(draft, schema, **_settings(content, self.column)) as writer:
+                for batch in chain([first] if first is not None else [], batches):
+                    writer.write_table(pa.Table.from_batches([batch]), row_group_size=max(1, len(batch)))
+            shutil.copymode(self._live, draft)
+            sync(draft)
+            draft.replace(target)
+            sync(target.parent)
+
+    def _give_rows_back(self, staged: Staged) -> None:
+        """Write the old file again from the one in use, if that was replaced since the switch.
+
+        Rows that only the new file has come without an old vector; those that it has no longer go.
+        """
+        live, old = self._content(), self._content(staged.previous)
+        assert isinstance(live, ParquetContent)
+        assert isinstance(old, ParquetContent)
+        if _same_payload(live, old):
+            return
+        rows = self._rows_at_once(old, staged.old)
+        batches = _with_vectors_of(live, old, old.schema.field(self.column), rows)
+        self._replaced(self._versions.place(staged.previous), old, batches)
+
+
+def _same_payload(one: ParquetContent, other: ParquetContent) -> bool:
+    """Whether two versions have the same rows but for their vectors."""
+    names = tuple(dict.fromkeys([one.id_column, *one.payload]))
+    if one.rows != other.rows or one.payload != other.payload:
+        return False
+    both = zip(one.record_batches(names, 8192), other.record_batches(names, 8192), strict=True)
+    return all(left.equals(right) for left, right in both)
+
+
+def _in_step(
+    content: ParquetContent, vectors: Iterator[FloatMatrix], field: pa.Field, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """All columns of the file, with the new vectors in place of the old ones."""
+    held: list[FloatMatrix] = []
+    for batch in content.record_batches(tuple(content.schema.names), rows):
+        while sum(map(len, held)) < len(batch):
+            held.append(next(vectors))
+        joined = np.concatenate(held) if len(held) > 1 else held[0]
+        held = [joined[len(batch) :]]
+        yield _with_column(batch, field, joined[: len(batch)])
+
+
+def _with_vectors_of(
+    content: ParquetContent, other: ParquetContent, field: pa.Field, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """All columns of one version with the vectors of another."""
+    start = 0
+    for batch in content.record_batches(tuple(content.schema.names), rows):
+        vectors, _ = other.vectors_of(_ids(content, batch), start)
+        yield _with_column(batch, field, vectors)
+        start += len(batch)
+
+
+def _ids(content: ParquetContent, batch: pa.RecordBatch) -> pa.Array:
+    return batch.column(content.id_column).cast(content.id_type)
+
+
+def _with_column(batch: pa.RecordBatch, field: pa.Field, vectors: FloatMatrix) -> pa.RecordBatch:
+    position = batch.schema.get_field_index(field.name)
+    column = _to_column(vectors, field.type)
+    if column.null_count and not field.nullable:
+        field = field.with_nullable(True)
+    schema = batch.schema.set(position, field)
+    columns = [column if number == position else one for number, one in enumerate(batch.columns)]
+    return pa.RecordBatch.from_arrays(columns, schema=_without_old_space(schema))
+
+
+def _without_old_space(schema: pa.Schema) -> pa.Schema:
+    """A space recorded for the table would be that of the old vectors; the column carries its own."""
+    kept = {key: value for key, value in (schema.metadata or {}).items() if key != SPACE_KEY}
+    return schema.with_metadata(kept or None)
+
+
+def _to_column(vectors: FloatMatrix, column_type: pa.DataType) -> pa.Array:
+    """Vectors as a column of the old one's kind; NaN becomes null."""
+    null = np.isnan(vectors[:, 0]) if len(vectors) else np.zeros(0, bool)
+    width = vectors.shape[1]
+    values = pa.array(np.ascontiguousarray(np.where(null[:, None], 0, vectors)).reshape(-1))
+    values = values.cast(column_type.value_type)
+    mask = pa.array(null) if null.any() else None
+    if pa.types.is_fixed_size_list(column_type):
+        return pa.FixedSizeListArray.from_arrays(values, type=column_type, mask=mask)
+    offsets = pa.array(np.arange(0, (len(vectors) + 1) * width, width), type=_offset_type(column_type))
+    kind = pa.LargeListArray if pa.types.is_large_list(column_type) else pa.ListArray
+    return kind.from_arrays(offsets, values, type=column_type, mask=mask)
+
+
+def _offset_type(column_type: pa.DataType) -> pa.DataType:
+    return pa.int64() if pa.types.is_large_list(column_type) else pa.int32()
+
+
+def _vector_field(old: pa.Field, new: Space) -> pa.Field:
+    """The old field for vectors of the new space."""
+    column_type = old.type
+    if pa.types.is_fixed_size_list(column_type):
+        column_type = pa.list_(column_type.value_field, new.dimension)
+    field = old.with_type(column_type)
+    recorded = record_space(pa.schema([field]), new, field.name).field(0)
+    return recorded
+
+
+def _settings(content: ParquetContent, column: str) -> dict[str, Any]:
+    """Compression of each column as it was; vectors neither shrink nor repeat, so they have no dictionary."""
+    meta = content.file.metadata
+    codecs, dictionary = {}, []
+    for number in range(meta.num_columns if meta.num_row_groups else 0):
+        chunk = meta.row_group(0).column(number)
+        codecs[chunk.path_in_schema] = "none" if chunk.compression == "UNCOMPRESSED" else chunk.compression
+        if chunk.has_dictionary_page and chunk.path_in_schema.partition(".")[0] != column:
+            dictionary.append(chunk.path_in_schema)
+    return {"compression": codecs or "snappy", "use_dictionary": dictionary, "version": "2.6"}

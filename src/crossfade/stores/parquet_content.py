@@ -1,0 +1,167 @@
+"""One version of a Parquet file, read in batches wherever its row groups begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crossfade.errors import StoreError, UsageError
+from crossfade.stores.base import Rows
+from crossfade.stores.file_content import Content, Positions, ids_of
+from crossfade.stores.lance_parts import read_vectors
+from crossfade.vectors import BATCH_ROWS
+from crossfade.vectors.columns import choose_vector_column, describe_columns
+from crossfade.vectors.parquet import READ_BUFFER_BYTES
+
+
+class ParquetContent(Content):
+    """The rows of the file at `path`, held open, so that it stays what it is when it is replaced.
+
+    Raises:
+        StoreError: the file cannot be read.
+        UsageError: no such column.
+    """
+
+    def __init__(self, path: Path, column: str, id_column: str | None, what: str) -> None:
+        self._what, self._column = what, column
+        try:
+            # Pre-buffering would hold whole row groups; a buffered stream holds a page of each column.
+            self.file = pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreError(f"{path}: cannot be read as Parquet: {error}") from None
+        self.schema = self.file.schema_arrow
+        choose_vector_column(self.schema, column, what)
+        if id_column and id_column not in self.schema.names:
+            raise UsageError(
+                f"{what}: no column {id_column!r} for the ids; it has {describe_columns(self.schema)}"
+            )
+        self.id_column = id_column or ("id" if "id" in self.schema.names else "")
+        self.rows, self.column_type = self.file.metadata.num_rows, str(self.schema.field(column).type)
+        self.payload = tuple(one for one in self.schema.names if one not in (column, self.id_column))
+        self.dimension = self._dimension()
+        self.id_type = pa.string()
+        if self.id_column:
+            self.id_type = ids_of(pa.array([], self.schema.field(self.id_column).type), what).type
+        self._cursor: tuple[tuple[str, ...], int, Iterator[pa.RecordBatch]] | None = None
+
+    def _id_name(self) -> str:
+        if not self.id_column:
+            raise UsageError(
+                f"{self._what}: no column 'id'; name the one that identifies rows: {self._what}?id=NAME"
+            )
+        return self.id_column
+
+    def _dimension(self) -> int:
+        column_type = self.schema.field(self._column).type
+        if pa.types.is_fixed_size_list(column_type):
+            return int(column_type.list_size)
+        for batch in self.file.iter_batches(BATCH_ROWS, columns=[self._column]):
+            lengths = batch.column(0).value_lengths().drop_null()
+            if len(lengths):
+                return int(lengths[0].as_py())
+        return 0
+
+    def batches(
+        self, rows: int = BATCH_ROWS, columns: Sequence[str] = (), start: int = 0, stop: int | None = None
+    ) -> Iterator[Rows]:
+        names = tuple(dict.fromkeys([self._column, self._id_name(), *columns]))
+        for batch in self.record_batches(names, rows, start, stop):
+            vectors, null = read_vectors(batch.column(self._column), self.dimension, self._what)
+            further = {name: batch.column(name) for name in columns}
+            yield Rows(ids_of(batch.column(self.id_column), self._what), vectors, null, further)
+
+    def ids_in_batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.Array]:
+        for batch in self.record_batches((self._id_name(),), rows):
+            yield ids_of(batch.column(0), self._what)
+
+    def record_batches(
+        self, names: tuple[str, ...], rows: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns of the rows from `start` to `stop`, `rows` at a time.
+
+        A read that begins where the last one ended goes on with it, so that a row group which is read in
+        several pieces is decoded once.
+        """
+        stop = self.rows if stop is None else min(stop, self.rows)
+        cursor, self._cursor = self._cursor, None
+        stream = cursor[2] if cursor and cursor[:2] == (names, start) else self._stream(names, start)
+        held: list[pa.RecordBatch] = []
+        while start < stop:
+            wanted = min(rows, stop - start)
+            while sum(map(len, held)) < wanted:
+                held.append(next(stream))
+            joined = _joined(held)
+            held, start = [joined.slice(wanted)] if len(joined) > wanted else [], start + wanted
+            yield joined.slice(0, wanted)
+        self._cursor = (names, stop, _chain(held, stream))
+
+    def _stream(self, names: tuple[str, ...], start: int) -> Iterator[pa.RecordBatch]:
+        """All rows from `start` on; row groups before it are not read."""
+        first = 0
+        for group in range(self.file.num_row_groups):
+            rows = self.file.metadata.row_group(group).num_rows
+            if first + rows > start:
+                break
+            first += rows
+        else:
+            return
+        groups = list(range(group, self.file.num_row_groups))
+        for batch in self.file.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(names)):
+            skipped = max(0, min(len(batch), start - first))
+            first += len(batch)
+            if skipped < len(batch):
+                yield batch.slice(skipped)
+
+    def take(self, positions: Positions, columns: Sequence[str] = ()) -> Rows:
+        order = np.argsort(positions, kind="stable")
+        pieces, names = [], list(dict.fromkeys([self._column, self._id_name(), *columns]))
+        for group, first, rows in self._groups():
+            inside = positions[order]
+            inside = inside[(inside >= first) & (inside < first + rows)] - first
+            pieces += self._pick(group, inside, names)
+        table = pa.Table.from_batches(pieces, schema=pa.schema([self.schema.field(one) for one in names]))
+        table = table.take(pa.array(np.argsort(order, kind="stable"))).combine_chunks()
+        vectors, null = read_vectors(_whole(table.column(self._column)), self.dimension, self._what)
+        further = {name: _whole(table.column(name)) for name in columns}
+        return Rows(ids_of(_whole(table.column(self.id_column)), self._what), vectors, null, further)
+
+    def _groups(self) -> Iterator[tuple[int, int, int]]:
+        first = 0
+        for group in range(self.file.num_row_groups):
+            rows = self.file.metadata.row_group(group).num_rows
+            yield group, first, rows
+            first += rows
+
+    def _pick(self, group: int, inside: Positions, names: list[str]) -> list[pa.RecordBatch]:
+        """The rows of a row group at these places, which rise."""
+        pieces, first = [], 0
+        if not len(inside):
+            return []
+        for batch in self.file.iter_batches(BATCH_ROWS, row_groups=[group], columns=names):
+            here = inside[(inside >= first) & (inside < first + len(batch))] - first
+            if len(here):
+                pieces.append(batch.take(pa.array(here)).select(names))
+            first += len(batch)
+        return pieces
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _chain(held: list[pa.RecordBatch], stream: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from held
+    yield from stream
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
