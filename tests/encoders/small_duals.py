@@ -92,6 +92,9 @@ def save_model(kind: str, config: dict[str, Any], folder: Path, seed: int = 0) -
         for values in model.parameters():  # the usual start makes all vectors nearly the same
             if values.ndim > 1:
                 values.normal_(std=0.3)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0
     model.save_pretrained(folder)
 
 

@@ -85,8 +85,8 @@ def weights_hash(folder: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder."""
-    if not (folder / SHARDS).is_file():
+    """The safetensors files of a model folder; a single one goes before several, as in transformers."""
+    if (folder / WEIGHTS).is_file() or not (folder / SHARDS).is_file():
         return [folder / WEIGHTS]
     names = set(read_json(folder / SHARDS).get("weight_map", {}).values())
     return [folder / Path(str(name)).name for name in sorted(names)]

@@ -96,7 +96,10 @@ class HuggingFaceDual(TowerOwner):
         network = DualNetwork(_load_model(model_class, found.path), settings)
         _require_size(network, found)
         space = Space(found.name, network.dimension, normalized=True, revision=found.revision)
-        return cls(network, tokenizer, settings, space, batch=batch, device=device)
+        try:
+            return cls(network, tokenizer, settings, space, batch=batch, device=device)
+        except UnreadableFile as error:
+            raise UnreadableFile(f"{found.path}: {error}") from None
 
     def __repr__(self) -> str:
         return f"HuggingFaceDual({self._space})"
