@@ -7,6 +7,7 @@ vectors under the name it has always used. Every call reads the store as it is n
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,11 +22,12 @@ from crossfade.errors import StoreError
 from crossfade.spaces import Space
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
-Lack = Literal["index", "null vectors", "steady batches"]
+Lack = Literal["index", "null vectors", "steady batches", "apart"]
 """A part of the contract that some stores cannot keep.
 
 ``index``: an ANN index. ``null vectors``: rows without a vector. ``steady batches``: when a row is deleted,
-the batches after it in its part keep their rows.
+the batches after it in its part keep their rows. ``apart``: new vectors are written apart from the rows, so
+that writing them leaves the table's version and content as they were.
 """
 
 
@@ -137,6 +139,19 @@ class Staged:
     reads: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Something in a store that stands in the way of an upgrade: what was found, and what to do.
+
+    `kind` is ``ids``, ``read-only``, ``dimensions``, ``version``, ...; without `blocks` it is a remark.
+    """
+
+    kind: str
+    message: str
+    remedy: str
+    blocks: bool = True
+
+
 class PartGone(StoreError):
     """A part was merged into others between listing and writing it; the parts must be listed again."""
 
@@ -221,12 +236,19 @@ class Hits:
 
 
 Produce = Callable[[Rows], Produced]
+Write = Callable[[list[Part]], None]
+
+
+OVERHEAD = 1.03
+"""Files are this much larger than the vectors in them."""
 
 
 class Store(ABC):
     """One column of vectors of one table."""
 
     capabilities: Capabilities
+    knows_rows: bool = False
+    """Whether a row whose new vector is missing or stale has none, so that the others of its part count."""
     uri: str
     """Address without credentials."""
     column: str
@@ -281,6 +303,10 @@ class Store(ABC):
     def space(self) -> Space | None:
         """The space recorded for the column now."""
 
+    def obstacles(self, new: Space | None = None) -> list[Obstacle]:
+        """What stands in the way of an upgrade (into `new`) beyond what `describe` shows."""
+        return []
+
     # --- writing ------------------------------------------------------------------------------
 
     @abstractmethod
@@ -327,6 +353,10 @@ class Store(ABC):
             Parts that are still to be written.
         """
 
+    def switch_pausing(self, staged: Staged, receipts: Mapping[str, Receipt], write: Write) -> list[Part]:
+        """`switch`; a store that can make writers wait lets `write` write the last rows in that pause."""
+        return self.switch(staged, receipts)
+
     @abstractmethod
     def switch_back(self, staged: Staged) -> None:
         """Give the old vectors their name and their index back, at once for all readers."""
@@ -351,12 +381,24 @@ class Store(ABC):
         """What to know of the new vectors before they are used, e.g. what compressing them lost."""
         return []
 
+    def left_null(self, staged: Staged, receipts: Mapping[str, Receipt]) -> int:
+        """Rows that were left without a new vector on purpose."""
+        return sum(one.nulls for one in receipts.values())
+
     # --- surroundings -------------------------------------------------------------------------
 
     @property
     @abstractmethod
     def neighbourhood(self) -> Path:
-        """Folder beside the table, on the same disk, for what belongs to upgrades."""
+        """Folder for what belongs to upgrades; beside the table where that is a folder, too."""
+
+    def free_bytes(self) -> int | None:
+        """Free space on the store's disk; None where it cannot be seen from here."""
+        return shutil.disk_usage(existing(self.neighbourhood)).free
+
+    def bytes_for(self, rows: int, dimension: int) -> int:
+        """Space that new vectors of some rows take, without an index."""
+        return int(rows * dimension * 4 * OVERHEAD)
 
     @property
     @abstractmethod
@@ -380,6 +422,13 @@ class Store(ABC):
     @abstractmethod
     def pending(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
         """Parts not written yet, or whose old vectors were rewritten since, or whose new ones are gone."""
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 class VectorCache(ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from crossfade.adapters import Adapter, load_adapter
@@ -10,7 +9,6 @@ from crossfade.errors import OutOfSpace, StoreChanged
 from crossfade.stores import Description, Store
 from crossfade.upgrade.planning import adapter_checksum
 from crossfade.upgrade.plans import Plan
-from crossfade.upgrade.probing import existing
 from crossfade.upgrade.strategies import strategy
 from crossfade.upgrade.wording import size
 
@@ -91,8 +89,8 @@ def require_space(plan: Plan, store: Store, rows: int) -> None:
     if not cost.bytes_needed or not cost.rows:
         return
     needed = int(cost.bytes_needed * min(1.0, rows / cost.rows))
-    free = shutil.disk_usage(existing(store.neighbourhood)).free
-    if needed > free:
+    free = store.free_bytes()
+    if free is not None and needed > free:
         raise OutOfSpace(
             f"{plan.store}: {size(needed)} are needed for {rows:,} rows, {size(free)} are free; "
             "nothing was written: free some space and run crossfade apply again"

@@ -107,7 +107,9 @@ def inspect_store(store: str | Store, *, space: Space | str | None = None) -> In
     opened = open_store(store) if isinstance(store, str) else store
     found = opened.describe()
     settled, problems = _space(found, space)
-    problems += _surroundings(found)
+    obstacles = opened.obstacles()
+    problems += _surroundings(found, {one.kind for one in obstacles})
+    problems += [Problem(one.kind, one.message, one.remedy, 0, one.blocks) for one in obstacles]
     if found.id_column and found.rows:
         problems += scan_problems(scan_store(opened))
     return Inspection(found, settled, tuple(problems), _current(opened))
@@ -187,19 +189,20 @@ def _space(found: Description, given: Space | str | None) -> tuple[Space | None,
         return None, [Problem("space", what, remedy)]
 
 
-def _surroundings(found: Description) -> list[Problem]:
+def _surroundings(found: Description, known: set[str]) -> list[Problem]:
+    """What the description shows, but for what the store itself knows better."""
     problems = []
     if not found.rows:
         problems.append(Problem("empty", f"{found.uri}: the table has no rows", "write some first"))
-    if not found.id_column:
+    if not found.id_column and "ids" not in known:
         columns = ", ".join(found.payload) or "no other columns"
         text = f"no column 'id' that identifies rows; there are {columns}"
         problems.append(Problem("ids", text, f"name one: {found.uri}?id=NAME"))
-    if not found.writable:
+    if not found.writable and "read-only" not in known:
         problems.append(
             Problem("read-only", f"{found.uri}: this account may not write there", "run as one that may")
         )
-    if found.dimension and not found.column_type.startswith("fixed_size_list"):
+    if found.dimension and found.column_type.startswith(("list", "large_list")):
         text = f"the vectors are of type {found.column_type}, whose lengths may differ and which has no index"
         problems.append(Problem("type", text, "all were of one length as far as read", blocks=False))
     return problems

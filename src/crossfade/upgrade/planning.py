@@ -36,6 +36,8 @@ from crossfade.upgrade.strategies import strategy as find_strategy
 from crossfade.vectors.metadata import settle_space
 
 PARTIAL = "partial"
+ONLY_WRITERS = ("name", "index")
+"""Kinds of obstacles that matter only where a column is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,7 @@ def _draft(
 def _checked(request: _Request, draft: Plan, adapter: Adapter | None, location: str) -> Plan:
     chosen = find_strategy(draft.strategy)
     chosen.check(draft, adapter)
+    _require_clear(request.store, draft, chosen)
     _require_usable(draft)
     _require_change(draft)
     draft = _with_quality(request, draft)
@@ -331,6 +334,15 @@ def _scan(store: Store, draft: Plan, chosen: Strategy) -> Scan:
         if problem.kind == "invalid" and chosen.lifts and draft.on_invalid == "refuse":
             raise InvalidVectors(f"{store.uri}: {problem}")
     return scan
+
+
+def _require_clear(store: Store, draft: Plan, chosen: Strategy) -> None:
+    """Refuse what the store itself finds in the way."""
+    if draft.strategy == "keep":
+        return
+    for one in store.obstacles(draft.new if chosen.writes == "column" else None):
+        if one.blocks and (chosen.writes == "column" or one.kind not in ONLY_WRITERS):
+            raise StoreError(f"{store.uri}: {one.message}; {one.remedy}")
 
 
 def _require_usable(draft: Plan) -> None:

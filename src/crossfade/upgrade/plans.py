@@ -73,13 +73,16 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What the upgrade will cost: rows to write, seconds, bytes on disk, and how fast it was measured."""
+    """What the upgrade will cost: rows to write, seconds, bytes on disk, and how fast it was measured.
+
+    `bytes_free` is None where the store's disk cannot be seen from here.
+    """
 
     rows: int = 0
     seconds: float = 0.0
     rows_per_second: float = 0.0
     bytes_needed: int = 0
-    bytes_free: int = 0
+    bytes_free: int | None = 0
 
 
 @dataclass(frozen=True)

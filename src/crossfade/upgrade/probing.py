@@ -9,39 +9,31 @@ import time
 from pathlib import Path
 
 from crossfade.stores import Description, Produce, Store
+from crossfade.stores.base import existing
 from crossfade.upgrade.plans import Estimates, Plan
 from crossfade.upgrade.strategies import Strategy
 
 BATCHES = 4
-OVERHEAD = 1.03
-"""Files are this much larger than the vectors in them."""
 
 
 def estimate(store: Store, plan: Plan, strategy: Strategy, produce: Produce | None) -> Estimates:
     """Rows, seconds and bytes of a plan; the speed is measured on a few batches."""
-    free = shutil.disk_usage(existing(store.neighbourhood)).free
+    free = store.free_bytes()
     if strategy.writes != "column":
         return Estimates(bytes_free=free)
     rows, found = plan.found.rows, plan.found
-    needed = int(rows * plan.new.dimension * 4 * OVERHEAD + _index_bytes(found, plan.new.dimension))
+    needed = store.bytes_for(rows, plan.new.dimension) + _index_bytes(found, plan.new.dimension)
     speed = _measure(store, plan, produce) if produce is not None else 0.0
     return Estimates(rows, rows / speed if speed else 0.0, speed, needed, free)
 
 
-def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def _index_bytes(found: Description, dimension: int) -> float:
+def _index_bytes(found: Description, dimension: int) -> int:
     if found.index is None:
-        return 0.0
+        return 0
     kind, parameters = found.index.type, found.index.parameters
     codes = parameters.get("num_sub_vectors", dimension) if "PQ" in kind else dimension
     codes = dimension * 4 if kind.endswith("FLAT") else codes
-    return float(found.rows * (codes + 16 + 8 * parameters.get("m", 0)))
+    return int(found.rows * (codes + 16 + 8 * parameters.get("m", 0)))
 
 
 def _measure(store: Store, plan: Plan, produce: Produce) -> float:

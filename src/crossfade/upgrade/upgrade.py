@@ -11,6 +11,7 @@ from crossfade.adapters import Adapter
 from crossfade.encoders import Encoder, open_encoder
 from crossfade.errors import Interrupted, UpgradeError, VerificationFailed
 from crossfade.stores import Part, Produce, Receipt, Store, open_store
+from crossfade.stores.base import Write
 from crossfade.upgrade import checking
 from crossfade.upgrade.building import Builder, Progress
 from crossfade.upgrade.journal import Entry, Journal
@@ -264,12 +265,24 @@ class Upgrade:
         """Switch, writing what others added until nothing is missing any more."""
         self._journal.set(self.plan.id, switching=True)
         late = rounds = 0
-        while pending := self.store.switch(self.plan.staging, self._receipts, strict=rounds < STRICT_ROUNDS):
+
+        def write(pending: list[Part]) -> None:
+            nonlocal late
             produce = self._maker(checking.open_adapter(self.plan), encoder)
             assert produce is not None
             self._builder(produce, progress).write(pending)
-            late, rounds = late + sum(part.rows for part in pending), rounds + 1
+            late += sum(part.rows for part in pending)
+
+        while pending := self._switch_once(write, strict=rounds < STRICT_ROUNDS):
+            write(pending)
+            rounds += 1
         return f"caught up with {late} rows in parts written meanwhile" if late else ""
+
+    def _switch_once(self, write: Write, *, strict: bool) -> list[Part]:
+        """Returns what is still to be written; nobody waits while an encoder is at work."""
+        if self._strategy.embeds or not strict:
+            return self.store.switch(self.plan.staging, self._receipts, strict=strict)
+        return self.store.switch_pausing(self.plan.staging, self._receipts, write)
 
     def _switch_back(self) -> list[str]:
         for part in self._pending():

@@ -63,11 +63,15 @@ def _costs(plan: Plan) -> Facts:
     speed = (
         f"{duration(cost.seconds)} at {cost.rows_per_second:,.0f} rows/s" if cost.seconds else "not measured"
     )
-    short = "" if cost.bytes_needed < cost.bytes_free else ": NOT ENOUGH, apply will refuse"
+    free = "of an unknown amount" if cost.bytes_free is None else f"of {size(cost.bytes_free)}"
+    short = cost.bytes_free is not None and cost.bytes_needed >= cost.bytes_free
     return [
         ("writes", f"{cost.rows:,} vectors of {plan.new.dimension} dimensions"),
         ("time", speed),
-        ("disk", f"{size(cost.bytes_needed)} of {size(cost.bytes_free)} free{short}"),
+        (
+            "disk",
+            f"{size(cost.bytes_needed)} {free} free" + ": NOT ENOUGH, apply will refuse" * short,
+        ),
     ]
 
 
