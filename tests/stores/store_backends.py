@@ -6,11 +6,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from faiss_backend import FaissBackend
 from numpy.typing import NDArray
 from parquet_backend import ParquetBackend
 from store_backend import Backend, by_id, table
 
-__all__ = ["BACKENDS", "Backend", "LanceBackend", "ParquetBackend", "table"]
+__all__ = ["BACKENDS", "Backend", "FaissBackend", "LanceBackend", "ParquetBackend", "table"]
 
 
 class LanceBackend(Backend):
@@ -65,4 +66,4 @@ class LanceBackend(Backend):
         return by_id(found, column)
 
 
-BACKENDS = (LanceBackend, ParquetBackend)
+BACKENDS = (LanceBackend, FaissBackend, ParquetBackend)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ class FileStore(Store):
         self,
         target: Path,
         content: Content,
-        vectors: Iterator[FloatMatrix],
+        vectors: Callable[[], Iterator[FloatMatrix]],
         staged: Staged,
         like: IndexInfo | None,
     ) -> None:
@@ -251,7 +252,7 @@ class FileStore(Store):
         self._versions.settle()
         missing = self.pending(staged, receipts)
         if not missing and not self.switched(staged):
-            self._assemble(staged, receipts, self._content().index())
+            self._assemble(staged, receipts, self._like(staged))
         return missing
 
     def _assemble(self, staged: Staged, receipts: Mapping[str, Receipt], like: IndexInfo | None) -> None:
@@ -263,7 +264,8 @@ class FileStore(Store):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         self._versions.begin(staged)
-        self._write_file(target, content, self._written_vectors(staged, spans, receipts), staged, like)
+        vectors = partial(self._written_vectors, staged, spans, receipts)
+        self._write_file(target, content, vectors, staged, like)
         write_json(facts, made_from)
 
     def _written_vectors(
@@ -281,6 +283,10 @@ class FileStore(Store):
         new = self._content(staged.name)
         for batch in self._content().batches(start=span.start, stop=span.stop):
             yield new.vectors_of(batch.ids, span.start)[0]
+
+    def _like(self, staged: Staged) -> IndexInfo | None:
+        """What the index of the new file is to be like."""
+        return self._content().index()
 
     def check_part(self, receipt: Receipt) -> str | None:
         if not receipt.location:
@@ -317,8 +323,8 @@ class FileStore(Store):
         if self.switched(staged):
             self._give_rows_back(staged)
             self._versions.exchange(staged.previous, staged.name)
-            index = self._content().index()
-            write_json(self._assembly(staged), {"version": self._version_of(self._live), "index": str(index)})
+            made_from = {"version": self._version_of(self._live), "index": str(self._like(staged))}
+            write_json(self._assembly(staged), made_from)
 
     def switched(self, staged: Staged) -> bool:
         return self._versions.switched(staged)

@@ -17,6 +17,7 @@ from typing import Any
 
 from crossfade.extras import load
 from crossfade.stores.base import IndexInfo
+from crossfade.stores.indexing import codes_per_vector
 from crossfade.stores.lance_parts import source_of
 
 # Without this, asking for an index's statistics logs a warning about centroids on stderr.
@@ -57,14 +58,8 @@ def build_index(
     """
     parameters = dict(like.parameters)
     if "num_sub_vectors" in parameters:
-        parameters["num_sub_vectors"] = _sub_vectors(parameters["num_sub_vectors"], *dimensions)
+        parameters["num_sub_vectors"] = codes_per_vector(parameters["num_sub_vectors"], *dimensions)
     dataset.create_index(column, like.type, name=name, metric=metric, replace=True, **parameters)
-
-
-def _sub_vectors(before: int, old: int, new: int) -> int:
-    """As many components per code as before; the number of codes must divide the dimension."""
-    wanted = max(1, round(before * new / old))
-    return min((n for n in range(1, new + 1) if new % n == 0), key=lambda n: (abs(n - wanted), n))
 
 
 class IndexShelf:

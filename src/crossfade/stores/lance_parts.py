@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from crossfade.errors import InvalidVectors, NotSupported
 from crossfade.extras import load
 from crossfade.stores.base import Produce, Produced, Receipt, Rows
+from crossfade.stores.durable import bring_to_disk
 from crossfade.vectors import FloatMatrix
 from crossfade.vectors.channel import Consumer
 from crossfade.vectors.columns import to_matrix
@@ -201,22 +201,6 @@ def _spread(produced: Produced, offsets: NDArray[np.int64], size: int) -> pa.Arr
     values = pa.array(vectors.reshape(-1))
     mask = None if valid.all() else pa.array(~valid)
     return pa.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=mask)
-
-
-def bring_to_disk(path: Path) -> dict[str, Any]:
-    """Flush a written file and read it back; returns its size and SHA-256."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "checksum": checksum(path)}
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest, buffer = hashlib.sha256(), bytearray(1 << 20)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-    return digest.hexdigest()
 
 
 def source_of(fragment: Any, *fields: int) -> str:

@@ -39,6 +39,7 @@ from crossfade.stores.base import (
     Staged,
     Store,
 )
+from crossfade.stores.durable import checksum
 from crossfade.stores.lance_cache import LanceCache
 from crossfade.stores.lance_commit import committed, first_line, rename, store_errors
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
@@ -312,10 +313,8 @@ class LanceDB(Store):
         size = path.stat().st_size
         if size != receipt.location["bytes"]:
             return f"file {path.name} has {size} bytes, {receipt.location['bytes']} were written"
-        checksum = lance_parts.checksum(path)
-        return (
-            None if checksum == receipt.checksum else f"file {path.name} has other content than was written"
-        )
+        same = checksum(path) == receipt.checksum
+        return None if same else f"file {path.name} has other content than was written"
 
     def build_index(self, staged: Staged, like: IndexInfo) -> None:
         name = f"{self.column}_{staged.upgrade}_idx"

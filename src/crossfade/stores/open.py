@@ -10,6 +10,7 @@ from crossfade.stores.address import Address, redact
 from crossfade.stores.base import Store
 
 STORES = {
+    "faiss": ("crossfade.stores.faiss_index", "FaissIndex"),
     "lancedb": ("crossfade.stores.lancedb", "LanceDB"),
     "parquet": ("crossfade.stores.parquet", "ParquetFile"),
 }

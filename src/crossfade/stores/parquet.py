@@ -6,7 +6,7 @@ Everything else in the file is copied as it is: columns, their order, metadata, 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,14 @@ class ParquetFile(FileStore):
         self,
         target: Path,
         content: Content,
-        vectors: Iterator[FloatMatrix],
+        vectors: Callable[[], Iterator[FloatMatrix]],
         staged: Staged,
         like: IndexInfo | None,
     ) -> None:
         assert isinstance(content, ParquetContent)
         field = _vector_field(content.schema.field(self.column), staged.new)
         self._replaced(
-            target, content, _in_step(content, vectors, field, self._rows_at_once(content, staged.new))
+            target, content, _in_step(content, vectors(), field, self._rows_at_once(content, staged.new))
         )
 
     def _rows_at_once(self, content: ParquetContent, new: Space) -> int:
