@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from crossfade.stores import Store, open_store
+from crossfade.stores import Receipt, Store, open_store
 
 
 def table(ids: list[Any], vectors: NDArray[np.float32] | None, column: str = "vector") -> pa.Table:
@@ -65,6 +66,22 @@ class Backend(ABC):
 
     def open(self) -> Store:
         return open_store(self.uri)
+
+    def traces(self) -> set[Any]:
+        """Everything in the store's place that an upgrade could leave behind."""
+        return set(self.folder.rglob("*"))
+
+    def damages(self, receipt: Receipt) -> Iterator[str]:
+        """Change what was written behind the upgrade's back, in one way after the other, and name each."""
+        path = next(self.folder.rglob(receipt.location["path"]))
+        content = bytearray(path.read_bytes())
+        content[100] ^= 1
+        path.write_bytes(content)
+        yield "other content"
+        path.write_bytes(content[:-7])
+        yield "bytes"
+        path.unlink()
+        yield "gone"
 
 
 def by_id(rows: pa.Table, column: str) -> dict[Any, NDArray[np.float32] | None]:

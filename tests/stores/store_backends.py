@@ -9,6 +9,7 @@ import numpy as np
 from faiss_backend import FaissBackend
 from numpy.typing import NDArray
 from parquet_backend import ParquetBackend
+from pgvector_backend import PgVectorBackend
 from store_backend import Backend, by_id, table
 
 __all__ = ["BACKENDS", "Backend", "FaissBackend", "LanceBackend", "ParquetBackend", "table"]
@@ -66,4 +67,4 @@ class LanceBackend(Backend):
         return by_id(found, column)
 
 
-BACKENDS = (LanceBackend, FaissBackend, ParquetBackend)
+BACKENDS = (LanceBackend, FaissBackend, ParquetBackend, PgVectorBackend)

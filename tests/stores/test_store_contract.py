@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from store_backends import Backend
 
 from crossfade.errors import DimensionMismatch, SpaceMismatch, StoreError
 from crossfade.spaces import Space
-from crossfade.stores import Part, Produced, Receipt, Rows, Staged, Store
+from crossfade.stores import Description, Part, Produced, Receipt, Rows, Staged, Store
 
 OLD, NEW = Space("old-model", 8, "l2"), Space("new-model", 12, "l2")
 STAGED = Staged("vector__next", "vector__previous", OLD, NEW, "u1")
@@ -21,6 +23,11 @@ def _needs(store: Store, *lacking: str) -> None:
         if one in store.capabilities.lacks:
             assert store.capabilities.cannot, "what a store lacks it must also say in words"
             pytest.skip(f"{type(store).__name__} states that it lacks: {one}")
+
+
+def _rows_apart(store: Store, found: Description) -> Description:
+    """A description without what writing changes in a store that writes into the rows themselves."""
+    return replace(found, content="", version="") if "apart" in store.capabilities.lacks else found
 
 
 def _vectors(rows: int, seed: int = 0, dimension: int = 8) -> np.ndarray:
@@ -92,6 +99,7 @@ def test_description_survives_json(store: Store, backend: Backend) -> None:
 
 
 def test_content_changes_with_the_rows_only(store: Store, backend: Backend) -> None:
+    _needs(store, "content")
     before = store.describe().content
     store.record_space(OLD)
     assert store.describe().content == before
@@ -189,7 +197,7 @@ def test_written_parts_are_invisible_until_they_are_published(store: Store, back
     receipts: dict[str, Receipt] = {}
     parts = _write_all(store, receipts)
     assert len(parts) == before.parts > 1
-    assert store.describe() == before
+    assert _rows_apart(store, store.describe()) == _rows_apart(store, before)
     assert store.publish(STAGED, receipts) == []
     assert sum(receipt.rows for receipt in receipts.values()) == ROWS
     _expect_lifted(backend, STAGED.name)
@@ -246,15 +254,8 @@ def test_a_damaged_part_is_found(store: Store, backend: Backend) -> None:
     receipts = _build(store)
     receipt = next(iter(receipts.values()))
     assert store.check_part(receipt) is None
-    path = next(backend.folder.rglob(receipt.location["path"]))
-    content = bytearray(path.read_bytes())
-    content[100] ^= 1
-    path.write_bytes(content)
-    assert "other content" in (store.check_part(receipt) or "")
-    path.write_bytes(content[:-7])
-    assert "bytes" in (store.check_part(receipt) or "")
-    path.unlink()
-    assert "gone" in (store.check_part(receipt) or "")
+    for damage in backend.damages(receipt):
+        assert damage in (store.check_part(receipt) or "")
 
 
 def test_switch_and_back(store: Store, backend: Backend) -> None:
@@ -368,12 +369,12 @@ def test_drop_new_leaves_the_old(store: Store, backend: Backend) -> None:
     np.testing.assert_array_equal(backend.read()[5], _vectors(ROWS)[5])
 
 
-def test_drop_new_before_publishing_leaves_no_file(store: Store, backend: Backend) -> None:
-    files = set(backend.folder.rglob("*"))
+def test_drop_new_before_publishing_leaves_no_trace(store: Store, backend: Backend) -> None:
+    before = backend.traces()
     _write_all(store, {})
-    assert set(backend.folder.rglob("*")) > files
+    assert backend.traces() > before
     store.drop_new(STAGED)
-    assert set(backend.folder.rglob("*")) == files
+    assert backend.traces() == before
 
 
 def test_vectors_in_use_are_not_dropped(store: Store) -> None:

@@ -9,7 +9,10 @@ from urllib.parse import parse_qsl, quote, unquote
 from crossfade.errors import UsageError
 
 _NAME = re.compile(r'"((?:[^"]|"")*)"|([^."]+)')
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/@\s]*|[^#:/\s]+:[^#\s]*)@")
+_PASSWORD = re.compile(r"(?<=[?&])((?:ssl)?password=)[^&#\s]*", re.IGNORECASE)
+WITH_SCHEMA = ("postgresql", "postgres")
+"""Kinds of stores whose tables may be named with a schema."""
 _PLAIN = re.compile(r"[\w-]+")
 
 
@@ -21,6 +24,7 @@ class Address:
         scheme, place: kind of store, and where it is.
         table, column: names, decoded; the column is empty where the address names none.
         id_column: name of the id column if the address gives one.
+        schema: of the table, for the stores in `WITH_SCHEMA`, if the address gives it.
     """
 
     scheme: str
@@ -28,11 +32,13 @@ class Address:
     table: str
     column: str
     id_column: str = ""
+    schema: str = ""
 
     def __str__(self) -> str:
         identity = f"?id={quote(self.id_column)}" if self.id_column else ""
         column = f".{_quoted(self.column)}" if self.column else ""
-        return redact(f"{self.scheme}://{self.place}#{_quoted(self.table)}{column}{identity}")
+        schema = f"{_quoted(self.schema)}." if self.schema else ""
+        return redact(f"{self.scheme}://{self.place}#{schema}{_quoted(self.table)}{column}{identity}")
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -45,20 +51,23 @@ class Address:
         place, hashed, tail = rest.rpartition("#")
         names, _, options = tail.partition("?")
         identifiers = _split_names(names)
-        if not (found and hashed and scheme and place) or identifiers is None:
+        schema = identifiers.pop(0) if len(identifiers) == 3 and scheme in WITH_SCHEMA else ""
+        if not (found and hashed and scheme and place) or not 1 <= len(identifiers) <= 2:
             raise UsageError(
                 f"{redact(text)!r} is no address of a store; write lancedb://DIR#table.column, "
                 'with names that hold dots or spaces in double quotes: #"my table"."my.column"'
             )
-        return cls(scheme, place, *identifiers, id_column=_id_option(options, text))
+        table, column = [*identifiers, ""][:2]
+        return cls(scheme, place, table, column, _id_option(options, text), schema)
 
 
 def redact(text: str) -> str:
     """The text without user names and passwords in addresses."""
-    return _CREDENTIALS.sub("***@", text)
+    return _PASSWORD.sub(r"\1***", _CREDENTIALS.sub("***@", text))
 
 
-def _split_names(names: str) -> tuple[str, str] | None:
+def _split_names(names: str) -> list[str]:
+    """The names between dots; none if they cannot be read."""
     found: list[str] = []
     position = 0
     while match := _NAME.match(names, position):
@@ -68,9 +77,9 @@ def _split_names(names: str) -> tuple[str, str] | None:
         if names[position : position + 1] != ".":
             break
         position += 1
-    if position != len(names) or names.endswith(".") or not 1 <= len(found) <= 2 or not all(found):
-        return None
-    return found[0], found[1] if len(found) == 2 else ""
+    if position != len(names) or names.endswith(".") or not all(found):
+        return []
+    return found
 
 
 def _id_option(options: str, text: str) -> str:

@@ -13,6 +13,8 @@ STORES = {
     "faiss": ("crossfade.stores.faiss_index", "FaissIndex"),
     "lancedb": ("crossfade.stores.lancedb", "LanceDB"),
     "parquet": ("crossfade.stores.parquet", "ParquetFile"),
+    "postgresql": ("crossfade.stores.pgvector", "PgVector"),
+    "postgres": ("crossfade.stores.pgvector", "PgVector"),
 }
 """Scheme of the address -> module and class; imported when used."""
 
