@@ -13,5 +13,7 @@ from store_backends import BACKENDS, Backend
 @pytest.fixture(params=BACKENDS, ids=lambda kind: kind.name)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     """Every store in turn."""
+    if request.param.library:
+        pytest.importorskip(request.param.library, reason=f"{request.param.library} is not installed")
     made: Backend = request.param(tmp_path / "db")
     return made

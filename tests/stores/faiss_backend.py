@@ -19,6 +19,7 @@ class FaissBackend(Backend):
     """Index and table are replaced by rename."""
 
     name = "faiss"
+    library = "faiss"
     part_rows = 65_536
 
     def __init__(self, folder: Path) -> None:

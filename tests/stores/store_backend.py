@@ -27,6 +27,8 @@ class Backend(ABC):
     """A table in some store, written to by an application that knows nothing of Crossfade."""
 
     name: str
+    library: str = ""
+    """Module without which the store's tests are skipped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -10,6 +10,7 @@ from faiss_backend import FaissBackend
 from numpy.typing import NDArray
 from parquet_backend import ParquetBackend
 from pgvector_backend import PgVectorBackend
+from qdrant_backend import QdrantBackend
 from store_backend import Backend, by_id, table
 
 __all__ = ["BACKENDS", "Backend", "FaissBackend", "LanceBackend", "ParquetBackend", "table"]
@@ -67,4 +68,4 @@ class LanceBackend(Backend):
         return by_id(found, column)
 
 
-BACKENDS = (LanceBackend, FaissBackend, ParquetBackend, PgVectorBackend)
+BACKENDS = (LanceBackend, FaissBackend, ParquetBackend, PgVectorBackend, QdrantBackend)

@@ -22,12 +22,13 @@ from crossfade.errors import StoreError
 from crossfade.spaces import Space
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
-Lack = Literal["index", "null vectors", "steady batches", "apart"]
+Lack = Literal["index", "null vectors", "steady batches", "apart", "content"]
 """A part of the contract that some stores cannot keep.
 
 ``index``: an ANN index. ``null vectors``: rows without a vector. ``steady batches``: when a row is deleted,
 the batches after it in its part keep their rows. ``apart``: new vectors are written apart from the rows, so
-that writing them leaves the table's version and content as they were.
+that writing them leaves the table's version and content as they were. ``content``: a description changes when
+rows are rewritten.
 """
 
 

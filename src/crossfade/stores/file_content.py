@@ -119,7 +119,7 @@ class Content(ABC):
             if len(usable):
                 scores, rows = search(queries, batch.vectors[usable], k, metric, engine="numpy")
                 for number, held in enumerate(best):
-                    best[number] = _merged(held, (usable[rows[number]] + start, scores[number]), k)
+                    best[number] = merged(held, (usable[rows[number]] + start, scores[number]), k)
             start += len(batch)
         return best
 
@@ -127,7 +127,7 @@ class Content(ABC):
 Ranked = tuple[Positions, NDArray[np.float32]]
 
 
-def _merged(one: Ranked, other: Ranked, k: int) -> Ranked:
+def merged(one: Ranked, other: Ranked, k: int) -> Ranked:
     """The k best of two rankings; of equal scores the earlier row comes first."""
     positions, scores = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
     order = np.argsort(-scores, kind="stable")[:k]

@@ -13,6 +13,8 @@ STORES = {
     "faiss": ("crossfade.stores.faiss_index", "FaissIndex"),
     "lancedb": ("crossfade.stores.lancedb", "LanceDB"),
     "parquet": ("crossfade.stores.parquet", "ParquetFile"),
+    "qdrant": ("crossfade.stores.qdrant", "Qdrant"),
+    "qdrants": ("crossfade.stores.qdrant", "Qdrant"),
     "postgresql": ("crossfade.stores.pgvector", "PgVector"),
     "postgres": ("crossfade.stores.pgvector", "PgVector"),
 }

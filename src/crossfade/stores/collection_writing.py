@@ -1,0 +1,137 @@
+"""Write the new vectors of points into another collection, and only of those that changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from crossfade.errors import InvalidVectors
+from crossfade.stores.base import Produce, Receipt, Rows, Staged
+from crossfade.stores.collection import Collection, Points, in_order
+from crossfade.stores.collection_parts import Members, checksum_of, digests_of, source_of
+from crossfade.stores.ledger import NOTHING, Entry, Ledger, vector_digests
+
+
+@dataclass(frozen=True, slots=True)
+class PointWriter:
+    """Brings points of `old`, with new vectors, into `new`.
+
+    Attributes:
+        ledger: what was written so far.
+        what: the store, for messages.
+        switched: whether the application reads and writes `new` by now, so that what it wrote stays.
+    """
+
+    old: Collection
+    new: Collection
+    ledger: Ledger
+    staged: Staged
+    what: str
+    switched: bool
+
+    def write(self, members: Members, produce: Produce, rows: int, made: str) -> Receipt:
+        """Write a part, `rows` points at a time; `made` names this making of the new collection."""
+        ids, sources = [], []
+        for start in range(0, len(members.ids), rows):
+            points = self.old.get(members.ids[start : start + rows])
+            points = points.select(
+                [one for one in in_order(points, members.ids[start : start + rows]) if one >= 0]
+            )
+            digests, payloads = digests_of(points)
+            self._write(points, digests, payloads, produce)
+            ids += points.ids
+            sources += digests
+        written = [entry.new if entry else NOTHING for entry in self.ledger.get(ids)]
+        bytes_ = 4 * self.new.dimension * (len(ids) - written.count(NOTHING))
+        location = {"collection": self.new.name, "made": made, "bytes": bytes_}
+        source, nulls = source_of(ids, sources), written.count(NOTHING)
+        return Receipt(members.key, source, len(ids), nulls, checksum_of(written), location)
+
+    def _write(self, points: Points, digests: list[int], payloads: list[int], produce: Produce) -> None:
+        chosen = self._to_do(points, digests)
+        if not chosen:
+            return
+        todo = points.select(chosen)
+        self.new.put(self._made(todo, produce))
+        back = self.new.get(todo.ids)
+        back = (
+            back.select(in_order(back, todo.ids)) if len(back) == len(todo) else self._with_gaps(back, todo)
+        )
+        made = vector_digests(back.vectors, back.null)
+        entries = [Entry(digests[row], payloads[row], new) for row, new in zip(chosen, made, strict=True)]
+        self.ledger.put(todo.ids, entries)
+
+    def _with_gaps(self, back: Points, todo: Points) -> Points:
+        """What was read back, where points without a vector are not kept at all."""
+        places = np.array(in_order(back, todo.ids))
+        vectors = np.full((len(todo), self.new.dimension), np.nan, dtype=np.float32)
+        vectors[places >= 0] = back.vectors[places[places >= 0]]
+        return Points(todo.ids, vectors, (places < 0) | np.isnan(vectors[:, 0]), todo.payloads)
+
+    def _to_do(self, points: Points, digests: list[int]) -> list[int]:
+        """Points not written, or written before they changed; after the switch only while they are ours."""
+        known = self.ledger.get(points.ids)
+        rows = [
+            row
+            for row, entry in enumerate(known)
+            if entry is None or entry.source != digests[row] or entry.new == NOTHING
+        ]
+        if not self.switched or not rows:
+            return rows
+        live = self.new.get([points.ids[row] for row in rows])
+        now = dict(zip(live.ids, vector_digests(live.vectors, live.null), strict=True))
+        return [row for row in rows if _is_ours(known[row], now.get(points.ids[row]))]
+
+    def _made(self, points: Points, produce: Produce) -> Points:
+        kept = np.zeros(len(points), dtype=bool)
+        written: np.ndarray | None = None
+        if points.null.any():
+            written, kept = self._written_by_others(points)
+        columns = self.old.columns(points, self.staged.reads)
+        rows = Rows(pa.array(points.ids), points.vectors, points.null, columns, kept if kept.any() else None)
+        made = produce(rows)
+        expected = (len(points), self.new.dimension)
+        if made.vectors.shape != expected:
+            raise InvalidVectors(f"{self.what}: expected new vectors {expected}, got {made.vectors.shape}")
+        vectors = made.vectors if written is None else np.where(kept[:, None], written, made.vectors)
+        return Points(points.ids, vectors, ~(made.valid | kept), points.payloads)
+
+    def _written_by_others(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        """New vectors of points without an old one, which only the application can have written."""
+        there = self.new.get(points.ids)
+        places = np.array(in_order(there, points.ids), dtype=np.int64)
+        vectors = np.zeros((len(points), self.new.dimension), dtype=np.float32)
+        kept = (places >= 0) & points.null
+        kept[kept] = ~there.null[places[kept]]
+        vectors[kept] = there.vectors[places[kept]]
+        return vectors, kept
+
+    def give_back(self) -> None:
+        """Let the old collection have the payloads of the new one, its further points, and its deletions."""
+        seen: set[object] = set()
+        for points in self.new.scan():
+            seen.update(points.ids)
+            known, payloads = self.ledger.get(points.ids), digests_of(points)[1]
+            changed = [row for row, one in enumerate(known) if one and one.payload != payloads[row]]
+            if changed:
+                self.old.put_payloads(points.select(changed))
+            self._add(points.select([row for row, one in enumerate(known) if one is None]))
+        self.old.delete([one for one in self.ledger.ids() if one not in seen])
+
+    def _add(self, points: Points) -> None:
+        """Points that only the new collection has come without an old vector."""
+        here = set(self.old.get(points.ids).ids) if len(points) else set()
+        rows = [row for row, one in enumerate(points.ids) if one not in here]
+        if rows:
+            new = points.select(rows)
+            nothing = np.full((len(new), self.old.dimension), np.nan, dtype=np.float32)
+            self.old.put(Points(new.ids, nothing, np.ones(len(new), dtype=bool), new.payloads))
+
+
+def _is_ours(entry: Entry | None, now: int | None) -> bool:
+    """Whether a point of the collection in use may be written: nobody wrote or deleted it since we did."""
+    if entry is None:
+        return now is None
+    return now == entry.new
