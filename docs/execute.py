@@ -1,7 +1,8 @@
 """Run the commands that the documentation shows, and write what they print into its pages.
 
 A page holds ``<!-- run: COMMAND -->`` before a fenced block, which receives the command's output, and
-``<!-- include: FILE -->`` … ``<!-- end -->`` around a committed result. ``--check`` writes nothing and fails
+``<!-- include: FILE -->`` … ``<!-- end -->`` around a committed result, ``<!-- stores -->`` … ``<!-- end -->``
+around the table of stores. ``--check`` writes nothing and fails
 where a page is out of date; ``--only PREFIX`` limits it to commands that begin so.
 Commands run in a folder of their own per page; ``$CROSSFADE_DATA`` names the benchmark data.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = re.compile(r"(<!-- run: (?P<command>.+?) -->\n```(?P<language>\w*)\n)(?P<output>.*?)(```)", re.DOTALL)
+STORES = re.compile(r"(<!-- stores -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
 INCLUDE = re.compile(r"(<!-- include: (?P<file>\S+) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -50,7 +52,12 @@ def executed(text: str, page: Path, only: str) -> str:
     def include(match: re.Match[str]) -> str:
         return f"{match[1]}{(ROOT / match['file']).read_text(encoding='utf-8').strip()}\n{match[4]}"
 
-    return INCLUDE.sub(include, RUN.sub(run, text))
+    def stores(match: re.Match[str]) -> str:
+        from crossfade.stores.table import capability_table
+
+        return f"{match[1]}{capability_table()}\n{match[3]}"
+
+    return STORES.sub(stores, INCLUDE.sub(include, RUN.sub(run, text)))
 
 
 def output_of(command: str, folder: str) -> str:

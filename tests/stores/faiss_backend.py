@@ -20,6 +20,7 @@ class FaissBackend(Backend):
 
     name = "faiss"
     library = "faiss"
+    packages = ("faiss-cpu",)
     part_rows = 65_536
 
     def __init__(self, folder: Path) -> None:

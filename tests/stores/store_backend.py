@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ class Backend(ABC):
     name: str
     library: str = ""
     """Module without which the store's tests are skipped."""
+    packages: tuple[str, ...] = ()
+    """What the store runs on in the tests; their versions are printed at the end."""
+
+    @classmethod
+    def engine(cls) -> str:
+        """What the store runs on, in words."""
+        return ", ".join(f"{one} {version(one)}" for one in cls.packages) or cls.name
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

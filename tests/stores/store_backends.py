@@ -20,6 +20,7 @@ class LanceBackend(Backend):
     """LanceDB in a folder."""
 
     name = "lancedb"
+    packages = ("lancedb", "pylance")
 
     @property
     def uri(self) -> str:

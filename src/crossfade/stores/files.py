@@ -357,6 +357,12 @@ class FileStore(Store):
     def journal(self) -> Path:
         return self.neighbourhood / f"{file_name(self._live.name)}.{file_name(self.column)}.sqlite"
 
+    def bytes_for(self, rows: int, dimension: int) -> int:
+        """The vectors twice, as parts and in the new file, and there whatever else the file holds."""
+        content = self._content()
+        besides = max(0, self._live.stat().st_size - content.rows * content.dimension * 4)
+        return 2 * super().bytes_for(rows, dimension) + besides
+
     def count_null(self, column: str) -> int:
         return sum(int(np.count_nonzero(batch.null)) for batch in self.scan(column))
 
