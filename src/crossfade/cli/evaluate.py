@@ -61,7 +61,7 @@ def evaluate(
     compatible: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=QUERIES[,GALLERY]",
+            metavar="NAME=FILE[,FILE]",
             help="A model that claims to search the old gallery directly (BCT, XBT): its vectors of the "
             "queries, and of the gallery; may be repeated.",
         ),
