@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossfade.cli import train_cross_modal, train_transformation, train_xbt
+from crossfade.cli import train_clip, train_cross_modal, train_transformation, train_xbt
 from crossfade.cli.options import Json
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def register(parent: typer.Typer) -> None:
     train_transformation.register(app)
     train_cross_modal.register(app)
     train_xbt.register(app)
+    train_clip.register(app)
     parent.add_typer(app, name="train")
 
 
