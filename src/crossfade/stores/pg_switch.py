@@ -6,7 +6,8 @@ other, made from or for an earlier content, becomes null.
 
 * Before the switch the application writes old vectors. When it changes one (or a column that new vectors
   are made from), the row's new vector and mark become null, so the row is pending again.
-* After the switch it writes new vectors. When it changes one, the row's old vector becomes null.
+* After the switch it writes new vectors. When it changes one, the row's old vector becomes null. An INSERT
+  that names no columns would put its vector where the old ones are; it is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from crossfade.stores.pg_table import REQUIRED_NOTE, UPGRADE_NOTE, Column, Table
 
 TRIGGER_PREFIX = "zzz_"
 """Triggers fire in the order of their names; ours has to see what the others made of the row."""
+REFUSAL = "_refuse"
 
 
 def stage(connection: Any, table: Table, staged: Staged, names: Names, kind: Query) -> None:
@@ -59,6 +61,7 @@ def switch(connection: Any, table: Table, staged: Staged, names: Names, indexes:
         connection.execute(text(statement, table=table.query, previous=previous))
         note(connection, table, table.column(names.mark), **{REQUIRED_NOTE: "yes"})
     _arm(connection, table, names.mark, watched=(column.name,), emptied=(staged.previous, names.mark))
+    _refuse_inserts(connection, table, names.mark, staged.previous)
 
 
 def switch_back(connection: Any, table: Table, staged: Staged, names: Names, indexes: dict[str, str]) -> None:
@@ -74,9 +77,9 @@ def switch_back(connection: Any, table: Table, staged: Staged, names: Names, ind
 def drop(connection: Any, table: Table, names: Names, vectors: str) -> None:
     """Drop the trigger, the mark and a column of vectors, with its indexes."""
     _disarm(connection, table, names.mark)
-    connection.execute(
-        text("DROP FUNCTION IF EXISTS {function}()", function=identifier(table.schema, names.mark))
-    )
+    for name in (names.mark, names.mark + REFUSAL):
+        function = identifier(table.schema, name)
+        connection.execute(text("DROP FUNCTION IF EXISTS {function}()", function=function))
     columns = [text("DROP COLUMN IF EXISTS {one}", one=identifier(one)) for one in (vectors, names.mark)]
     connection.execute(text("ALTER TABLE {table} {columns}", table=table.query, columns=listed(columns)))
 
@@ -134,10 +137,33 @@ def _changed(table: Table, name: str) -> Query:
     )
 
 
+def _refuse_inserts(connection: Any, table: Table, mark: str, previous: str) -> None:
+    """Nothing is put into the column of the old vectors any more."""
+    message = (
+        f"column {previous!r} holds the vectors of before an upgrade and is not written any more; "
+        "name the columns in INSERT"
+    )
+    body = f"BEGIN RAISE EXCEPTION USING MESSAGE = {literal(message).as_string(None)}; END"
+    parts = {
+        "function": identifier(table.schema, mark + REFUSAL),
+        "trigger": identifier(TRIGGER_PREFIX + mark + REFUSAL),
+        "table": table.query,
+        "previous": identifier(previous),
+        "body": literal(body),
+    }
+    for statement in (
+        "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS {body}",
+        "CREATE TRIGGER {trigger} BEFORE INSERT ON {table} FOR EACH ROW WHEN (NEW.{previous} IS NOT NULL) "
+        "EXECUTE FUNCTION {function}()",
+    ):
+        connection.execute(text(statement, **parts))
+
+
 def _disarm(connection: Any, table: Table, mark: str) -> None:
-    trigger = identifier(TRIGGER_PREFIX + mark)
-    statement = text("DROP TRIGGER IF EXISTS {trigger} ON {table}", trigger=trigger, table=table.query)
-    connection.execute(statement)
+    for name in (mark, mark + REFUSAL):
+        trigger = identifier(TRIGGER_PREFIX + name)
+        statement = text("DROP TRIGGER IF EXISTS {trigger} ON {table}", trigger=trigger, table=table.query)
+        connection.execute(statement)
 
 
 def _rename(connection: Any, table: Table, old: str, new: str) -> None:
