@@ -1,8 +1,8 @@
 """Run the commands that the documentation shows, and write what they print into its pages.
 
 A page holds ``<!-- run: COMMAND -->`` before a fenced block, which receives the command's output, and
-``<!-- include: FILE -->`` … ``<!-- end -->`` around a committed result, ``<!-- stores -->`` … ``<!-- end -->``
-around the table of stores. ``--check`` writes nothing and fails
+``<!-- include: FILE -->`` … ``<!-- end -->`` around a committed result, ``<!-- stores -->`` …
+``<!-- end -->`` around the table of stores. ``--check`` writes nothing and fails
 where a page is out of date; ``--only PREFIX`` limits it to commands that begin so.
 Commands run in a folder of their own per page; ``$CROSSFADE_DATA`` names the benchmark data.
 """

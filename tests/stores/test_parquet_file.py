@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crossfade.errors import DimensionMismatch, StoreError, UsageError
+from crossfade.errors import DimensionMismatch, InvalidVectors, StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import Produced, Receipt, Rows, Staged, durable, open_store
 from crossfade.stores.file_versions import Versions
@@ -94,6 +94,22 @@ def test_compression_and_permissions_stay(file: Path) -> None:
     codecs = {group.column(n).path_in_schema: group.column(n).compression for n in range(group.num_columns)}
     assert codecs["größe.price"] == "ZSTD"
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_column_that_allows_no_nulls_stays_so(tmp_path: Path) -> None:
+    path, table = tmp_path / "items.parquet", _rows(10)
+    table = table.set_column(1, table.schema.field("vector").with_nullable(False), table.column("vector"))
+    pq.write_table(table, path)
+    store: Any = open_store(f"parquet://{path}#vector")
+    [part] = store.parts(STAGED)
+    receipts = {part.key: store.write_part(part, STAGED, _all_but_the_third)}
+    with pytest.raises(InvalidVectors, match="'vector' is declared to hold no nulls, and 1 rows"):
+        store.publish(STAGED, receipts)
+    assert pq.read_table(path).equals(table)
+
+
+def _all_but_the_third(rows: Rows) -> Produced:
+    return Produced(_lift(rows.vectors), np.arange(len(rows)) != 2)
 
 
 def test_the_new_file_is_hidden_from_readers_of_the_folder(file: Path) -> None:

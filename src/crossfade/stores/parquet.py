@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crossfade.errors import InvalidVectors
 from crossfade.spaces import Space
 from crossfade.stores.base import Capabilities, IndexInfo, Staged
 from crossfade.stores.file_content import Content
@@ -131,12 +132,12 @@ def _in_step(
 ) -> Iterator[pa.RecordBatch]:
     """All columns of the file, with the new vectors in place of the old ones."""
     held: list[FloatMatrix] = []
-    for batch in content.record_batches(tuple(content.schema.names), rows):
+    for batch in content.record_batches(_others(content, field), rows):
         while sum(map(len, held)) < len(batch):
             held.append(next(vectors))
         joined = np.concatenate(held) if len(held) > 1 else held[0]
         held = [joined[len(batch) :]]
-        yield _with_column(batch, field, joined[: len(batch)])
+        yield _with_column(batch, content.schema, field, joined[: len(batch)])
 
 
 def _with_vectors_of(
@@ -144,9 +145,9 @@ def _with_vectors_of(
 ) -> Iterator[pa.RecordBatch]:
     """All columns of one version with the vectors of another."""
     start = 0
-    for batch in content.record_batches(tuple(content.schema.names), rows):
+    for batch in content.record_batches(_others(content, field), rows):
         vectors, _ = other.vectors_of(_ids(content, batch), start)
-        yield _with_column(batch, field, vectors)
+        yield _with_column(batch, content.schema, field.with_nullable(True), vectors)
         start += len(batch)
 
 
@@ -154,14 +155,23 @@ def _ids(content: ParquetContent, batch: pa.RecordBatch) -> pa.Array:
     return batch.column(content.id_column).cast(content.id_type)
 
 
-def _with_column(batch: pa.RecordBatch, field: pa.Field, vectors: FloatMatrix) -> pa.RecordBatch:
-    position = batch.schema.get_field_index(field.name)
+def _others(content: ParquetContent, field: pa.Field) -> tuple[str, ...]:
+    return tuple(one for one in content.schema.names if one != field.name)
+
+
+def _with_column(
+    batch: pa.RecordBatch, schema: pa.Schema, field: pa.Field, vectors: FloatMatrix
+) -> pa.RecordBatch:
+    """The columns of `schema`, of which `batch` has all but the vectors."""
     column = _to_column(vectors, field.type)
     if column.null_count and not field.nullable:
-        field = field.with_nullable(True)
-    schema = batch.schema.set(position, field)
-    columns = [column if number == position else one for number, one in enumerate(batch.columns)]
-    return pa.RecordBatch.from_arrays(columns, schema=_without_old_space(schema))
+        raise InvalidVectors(
+            f"column {field.name!r} is declared to hold no nulls, and {column.null_count} rows would have no "
+            "vector; correct these rows, or write the file with a column that may hold nulls"
+        )
+    columns = [column if one == field.name else batch.column(one) for one in schema.names]
+    fields = _without_old_space(schema.set(schema.get_field_index(field.name), field))
+    return pa.RecordBatch.from_arrays(columns, schema=fields)
 
 
 def _without_old_space(schema: pa.Schema) -> pa.Schema:
@@ -174,8 +184,9 @@ def _to_column(vectors: FloatMatrix, column_type: pa.DataType) -> pa.Array:
     """Vectors as a column of the old one's kind; NaN becomes null."""
     null = np.isnan(vectors[:, 0]) if len(vectors) else np.zeros(0, bool)
     width = vectors.shape[1]
-    values = pa.array(np.ascontiguousarray(np.where(null[:, None], 0, vectors)).reshape(-1))
-    values = values.cast(column_type.value_type)
+    if null.any():
+        vectors = np.where(null[:, None], np.float32(0), vectors)
+    values = pa.array(np.ascontiguousarray(vectors).reshape(-1)).cast(column_type.value_type)
     mask = pa.array(null) if null.any() else None
     if pa.types.is_fixed_size_list(column_type):
         return pa.FixedSizeListArray.from_arrays(values, type=column_type, mask=mask)
