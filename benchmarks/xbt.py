@@ -41,12 +41,14 @@ from crossfade.datasets.scenes import generate, scenes_table
 from crossfade.datasets.texts import open_texts
 from crossfade.encoders.hugging_face import HuggingFaceDual
 from crossfade.encoders.tuned import TunedDual
+from crossfade.training.clip import TrainedClip, train_clip
+from crossfade.training.clip_recipe import ClipRecipe
 from crossfade.training.embed_texts import EmbeddedTexts, cached_text_vectors
 from crossfade.training.own_vectors import Embeds, OwnVectors, own_vectors
 from crossfade.training.pairs_data import ImagePairs, read_pairs
 from crossfade.training.reading import override
 from crossfade.training.transformations import TransformationRecipe, train_transformation
-from crossfade.training.xbt import chosen_images, split_model, train_xbt
+from crossfade.training.xbt import TrainedXbt, chosen_images, split_model, train_xbt
 from crossfade.training.xbt_recipe import XbtRecipe
 from crossfade.training.xbt_text import train_xbt_text
 from crossfade.vectors import ArrayPairs, FloatMatrix, Pairs, Vectors, VectorSource, align
@@ -110,16 +112,17 @@ class Bench:
         return Report(self.upgrade, results, {name: done[name] for name in dict.fromkeys(self._stages)})
 
     def _stage(self, name: str, make: Callable[[], object]) -> None:
-        """Once; what it took and where is noted."""
+        """Once; what it took and where is noted, earlier runs of a training that went on included."""
         self._stages.append(name)
         if name in read_stages(self.work):
             return
         print(f"{time.strftime('%H:%M:%S')} {self.upgrade.name}: {name}", file=sys.stderr, flush=True)
         wall, processor = time.perf_counter(), time.process_time()
-        make()
+        made = make()
+        spent = time.perf_counter() - wall, time.process_time() - processor
+        clocks = ("seconds", "processor_seconds")
         seconds = {
-            "seconds": time.perf_counter() - wall,
-            "processor_seconds": time.process_time() - processor,
+            clock: max(one, getattr(made, clock, 0.0)) for clock, one in zip(clocks, spent, strict=True)
         }
         record_stage(self.work, name, seconds, self.device)
 
@@ -140,13 +143,10 @@ class Bench:
         given = getattr(self.upgrade, role)
         return RECIPES / given if given.endswith(".yaml") else None
 
-    def _train_model(self, role: str) -> None:
-        from crossfade.training.clip import train_clip
-        from crossfade.training.clip_recipe import ClipRecipe
-
+    def _train_model(self, role: str) -> TrainedClip:
         recipe = self._recipe(role)
         assert recipe is not None
-        train_clip(
+        return train_clip(
             ClipRecipe.read(recipe, self._clip),
             self.images,
             self.work / "models" / role,
@@ -264,9 +264,9 @@ class Bench:
         settings += [f"data.images={'null' if count is None else count}", *changes]
         return XbtRecipe.from_dict(override(recipe.to_dict(), settings))
 
-    def _tune(self, variant: Variant) -> None:
+    def _tune(self, variant: Variant) -> TrainedXbt:
         (self.work / "tuned").mkdir(exist_ok=True)
-        train_xbt(
+        return train_xbt(
             self._tuning(variant.pairs, variant.tuning),
             self._location("new"),
             self.work / "phi" / variant.phi,
