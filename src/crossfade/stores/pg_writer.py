@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from crossfade.stores.pg_vectors import VectorType, marks, vector_array
 from crossfade.vectors.channel import Consumer, read_ahead
 
 ROWS_PER_STATEMENT = 2048
+WRITERS = 2
+"""Connections that write at a time; each batch is a transaction of its own."""
 ROW_WAIT_MS = 200
 """How long a batch waits for rows that others hold: less than PostgreSQL waits to look for a deadlock."""
 
@@ -87,18 +89,26 @@ class RowWriter:
         """Write the pending rows that fulfil a condition, in batches of at most `rows`."""
         done = Written()
         if self._server.holds:
-            for batch in list(self._read(where, rows)):
-                self._update_all(iter([(batch, self._produce(batch, produce))]), done)
+            self._update_all(self._made(iter(list(self._read(where, rows))), produce, done))
             return done
-        sink: Consumer[tuple[Batch, Produced]] = Consumer(partial(self._update_all, done=done))
+        sinks: list[Consumer[_Values]] = [Consumer(self._update_all, depth=1) for _ in range(WRITERS)]
         try:
-            for batch in read_ahead(self._read(where, rows)):
-                sink.put((batch, self._produce(batch, produce)))
-            sink.finish()
+            made = self._made(read_ahead(self._read(where, rows)), produce, done)
+            for sink, values in zip(cycle(sinks), made, strict=False):
+                sink.put(values)
+            for sink in sinks:
+                sink.finish()
         except BaseException:
-            sink.abandon()
+            for sink in sinks:
+                sink.abandon()
             raise
         return done
+
+    def _made(self, batches: Iterator[Batch], produce: Produce, done: Written) -> Iterator[_Values]:
+        for batch in batches:
+            values = _Values(batch, self._produce(batch, produce), self._new)
+            done.add(values.marks)
+            yield values
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -153,16 +163,14 @@ class RowWriter:
 
     # --- writing ------------------------------------------------------------------------------
 
-    def _update_all(self, batches: Iterator[tuple[Batch, Produced]], done: Written) -> None:
+    def _update_all(self, batches: Iterator[_Values]) -> None:
         with self._server.connection() as connection:
             connection.adapters.register_dumper(_Binary, _dumper(self._new.array_oid))
-            for batch, made in batches:
-                values = _Values(batch, made, self._new)
+            for values in batches:
                 try:
                     self._update(connection, values, self._update_query(skip=False))
                 except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                     self._update(connection, values, self._update_query(skip=True))
-                done.add(values.marks)
 
     def _update(self, connection: Any, values: _Values, query: Query) -> None:
         settings = {
@@ -214,8 +222,12 @@ class _Values:
     """What is sent for a batch."""
 
     def __init__(self, batch: Batch, made: Produced, kind: VectorType) -> None:
-        self._batch, self._valid, self._oid = batch, made.valid, kind.oid
-        self._records = kind.encode(np.where(made.valid[:, None], made.vectors, np.float32(0)))
+        self._keys, self._versions = batch.keys, batch.versions
+        self._valid, self._oid = made.valid, kind.oid
+        vectors = (
+            made.vectors if made.valid.all() else np.where(made.valid[:, None], made.vectors, np.float32(0))
+        )
+        self._records = kind.encode(vectors)
         self.marks = marks(self._records, made.valid)
 
     def __len__(self) -> int:
@@ -223,9 +235,9 @@ class _Values:
 
     def between(self, start: int, stop: int) -> list[Any]:
         """The parameters for some of the rows."""
-        keys = [values[start:stop] for values in self._batch.keys]
+        keys = [values[start:stop] for values in self._keys]
         vectors = vector_array(self._oid, self._records[start:stop], self._valid[start:stop])
-        return [*keys, self._batch.versions[start:stop], _Binary(vectors), self.marks[start:stop]]
+        return [*keys, self._versions[start:stop], _Binary(vectors), self.marks[start:stop]]
 
 
 @dataclass(frozen=True, slots=True)
