@@ -7,11 +7,11 @@ Nobody stores vectors of two models in one column on purpose; a botched upgrade 
 * The vectors of a model share a direction (anisotropy): between topics, too, the mean cosine is well above
   zero. Between models it is not. Pieces that share one are therefore of one origin, and are joined.
 
-How well that works on real models was measured (benchmarks/origin.py): nine galleries of one model were called
-so, and in 36 mixtures of two the mean cosine between them was at most 0.27 of that within them (geometric mean
-of both), even where one model is the first layers of the other; topics of one model were joined at 0.4. A
-gallery whose vectors share no direction (centred vectors) cannot be judged in this way; then only embedding
-some items again tells.
+How well that works on real models was measured (benchmarks/origin.py): nine galleries of one model were
+called so, and in 36 mixtures of two the mean cosine between them was at most 0.27 of that within them
+(geometric mean of both), even where one model is the first layers of the other; topics of one model were
+joined at 0.4. A gallery whose vectors share no direction (centred vectors) cannot be judged in this way; then
+only embedding some items again tells.
 """
 
 from __future__ import annotations
