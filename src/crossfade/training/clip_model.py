@@ -42,8 +42,9 @@ def make_network(recipe: ClipRecipe, tokenizer: Any, device: torch.device) -> Du
     attention = recipe.attention
     if attention == "auto":
         attention = "eager" if device.type == "cpu" else "sdpa"
+    config._attn_implementation = attention
     torch.manual_seed(recipe.seed)
-    model = CLIPModel._from_config(config, attn_implementation=attention)
+    model = CLIPModel(config)
     return DualNetwork(model, picture_settings(architecture, architecture.image_size))
 
 
