@@ -4,7 +4,8 @@ A page holds ``<!-- run: COMMAND -->`` before a fenced block, which receives the
 ``<!-- include: FILE -->`` … ``<!-- end -->`` around a committed result, ``<!-- stores -->`` …
 ``<!-- end -->`` around the table of stores. ``--check`` writes nothing and fails
 where a page is out of date; ``--only PREFIX`` limits it to commands that begin so.
-Commands run in a folder of their own per page; ``$CROSSFADE_DATA`` names the benchmark data.
+Commands run in a folder of their own per page; ``$CROSSFADE_DATA`` names the benchmark data,
+``$DOCS`` the folder of this file.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def output_of(command: str, folder: str) -> str:
     """What a command prints on stdout, 100 columns wide, without colour; a failure stops everything."""
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": paths, "NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"}
+    environment["DOCS"] = str(ROOT / "docs")
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
     )
