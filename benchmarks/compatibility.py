@@ -1,6 +1,6 @@
 """Training for compatibility on 100 classes of photographs: the models, then the vectors' methods.
 
-    python benchmarks/compatibility.py --data DIR --work DIR [--stage old new side-info bct convnext]
+    python benchmarks/compatibility.py --data DIR --work DIR [--stage old new side-info bct metric]
 
 DIR of --data holds tiny-imagenet-100/train.parquet and validation.parquet. Every stage leaves its
 result under --work and is skipped when that is there; a stage that was stopped goes on from its last
@@ -26,7 +26,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "tiny-imagenet-100"
-MODELS = ("old", "new", "side-info", "bct", "convnext")
+MODELS = ("old", "new", "side-info", "bct", "metric")
 SPLITS = ("train", "validation")
 Advance = Callable[[int, int], None]
 

@@ -6,8 +6,8 @@
 Reads what benchmarks/compatibility.py left in WORK/vectors (and the new model's classifier in
 WORK/models/new), trains h and its rivals on the 50,000 training photographs, and searches the 5,000
 validation photographs: each is query and gallery, the query itself taken out, distances are those of the
-models' spaces (L2; cosine for the ConvNeXt), intervals 95 % bootstrap over queries. Every map is saved under
-WORK/maps and is not trained again.
+models' spaces (L2; cosine for the model of the metric loss), intervals 95 % bootstrap over queries. Every map
+is saved under WORK/maps and is not trained again.
 
 --stand-in takes three published MobileNets instead (old v1 0.25, side-information v1 0.75, new v2 1.0), of
 which only the validation photographs are at hand: 3,000 of them, drawn at random, are trained on, 2,000
@@ -30,6 +30,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from compatibility import read_stages
 
 from crossfade.adapters import Adapter, load_adapter, make_adapter
 from crossfade.evaluation import BackfillCurve, Difference, Estimate, backfill_curve, self_search_task
@@ -89,7 +90,7 @@ class Row:
 
 def trained_vectors(work: Path) -> tuple[Split, Split]:
     """What the models' stages wrote; models that are not there yet are left out."""
-    names = ("old", "new", "side-info", "bct", "convnext")
+    names = ("old", "new", "side-info", "bct", "metric")
     there = [name for name in names if (work / "vectors" / f"{name}.validation.parquet").exists()]
     missing = {"old", "new", "side-info"} - set(there)
     if missing:
@@ -223,22 +224,22 @@ def rows_between_same(maps: Maps, searched: Split) -> list[Row]:
 
 
 def rows_between_different(maps: Maps, searched: Split) -> list[Row]:
-    """A softmax ResNet → a ConvNeXt trained with a metric loss."""
-    old, new = searched.vectors["old"], searched.vectors["convnext"]
+    """A softmax ResNet of 256 dimensions → another ResNet of 128, trained with a metric loss."""
+    old, new = searched.vectors["old"], searched.vectors["metric"]
     side = searched.vectors["side-info"].matrix
     lifts = {
-        "ridge": ("ridge", maps.get("convnext-ridge", "ridge", "convnext")),
+        "ridge": ("ridge", maps.get("metric-ridge", "ridge", "metric")),
         "fct": (
             "FCT without side-information",
-            maps.get("convnext-fct", "fct", "convnext", side_information=False),
+            maps.get("metric-fct", "fct", "metric", side_information=False),
         ),
-        "fct-side": ("FCT with side-information", maps.get("convnext-fct-side", "fct", "convnext")),
+        "fct-side": ("FCT with side-information", maps.get("metric-fct-side", "fct", "metric")),
     }
     rows = [Row(OLD_OLD, "old/old", "ResNet, softmax", old.matrix, old.matrix, old.space.metric)]
     for key, (title, adapter) in lifts.items():
         lifted = adapter.transform(old.matrix, side if adapter.side_dimension else None)
         rows.append(Row(key, "new/h(old)", title, new.matrix, lifted, new.space.metric))
-    title = "ConvNeXt, Proxy-Anchor"
+    title = "other ResNet, metric loss"
     return [*rows, Row(NEW_NEW, "new/new", title, new.matrix, new.matrix, new.space.metric)]
 
 
@@ -333,8 +334,30 @@ def markdown(report: dict[str, Any], found: dict[str, BackfillCurve], name: str)
     environment = ", ".join(f"{key} {value}" for key, value in report["environment"].items())
     times = ", ".join(f"{key} {value:,.0f} s" for key, value in report["seconds"].items())
     return "\n".join(
-        [*lines, f"`{report['command']}`", "", f"{environment}.", f"Training of the maps: {times}.", ""]
+        [
+            *lines,
+            *stages_table(report["stages"]),
+            f"`{report['command']}`",
+            "",
+            f"{environment}.",
+            f"Training of the maps: {times}.",
+            "",
+        ]
     )
+
+
+def stages_table(stages: dict[str, dict[str, Any]]) -> list[str]:
+    """What the models' stages took; the processor's seconds do not count what else the machine did."""
+    if not stages:
+        return []
+    lines = ["## The models' stages", "", "| stage | seconds | processor seconds | machine | load |"]
+    lines += ["|:---|---:|---:|:---|---:|"]
+    for name, one in stages.items():
+        machine = f"{one['processor']}, {one['cores']} cores, torch {one['torch']}"
+        clocks = f"{one['seconds']:,.0f} | {one['processor_seconds']:,.0f}"
+        lines.append(f"| {name} | {clocks} | {machine} | {one['load']} |")
+    total = [sum(one[clock] for one in stages.values()) for clock in ("seconds", "processor_seconds")]
+    return [*lines, f"| all | {total[0]:,.0f} | {total[1]:,.0f} | | |", ""]
 
 
 def table(content: dict[str, Any]) -> list[str]:
@@ -429,7 +452,7 @@ def run(options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     maps = Maps(folder, fitted, options)
     sections = {"Old and new model": section(rows_between_same(maps, searched), searched.labels, options)}
-    if "convnext" in searched.vectors:
+    if "metric" in searched.vectors:
         different = rows_between_different(maps, searched)
         sections["Another data set, loss and architecture"] = section(different, searched.labels, options)
     found = curves(maps, searched, options)
@@ -443,6 +466,7 @@ def run(options: argparse.Namespace) -> None:
         + f" --samples {options.samples} --seed {options.seed}",
         "environment": environment(),
         "seconds": maps.seconds,
+        "stages": {} if options.stand_in else read_stages(options.work),
         "sections": sections,
         "curves": {method: curve.to_dict() for method, curve in found.items()},
     }
