@@ -392,9 +392,34 @@ def test_who_holds_the_table_is_named(uri: str, reader: Any, monkeypatch: pytest
     store = opened(uri)
     pid = reader.info.backend_pid
     with pytest.raises(
-        StoreError, match=rf"held by process {pid} \(idle in transaction.*nothing was changed"
+        StoreError, match=rf"held by process {pid} \(client backend idle in transaction.*nothing was changed"
     ):
         store.write_part(store.parts(STAGED)[0], STAGED, produce)
+
+
+def test_a_switch_waits_for_a_vacuum_longer_than_for_readers(application: Application, uri: str) -> None:
+    """A vacuum holds a lock that lasts; an automatic one gives way only to who waits for a second."""
+    import psycopg
+
+    store = opened(uri)
+    receipts = build(store)
+    with psycopg.connect(application.address) as holder:
+        holder.execute("LOCK TABLE items IN SHARE UPDATE EXCLUSIVE MODE")
+        switching = threading.Thread(target=lambda: store.switch(STAGED, receipts))
+        switching.start()
+        waits, until = 0.0, time.monotonic() + 30
+        query = (
+            "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - waitstart)), 0) FROM pg_locks "
+            "WHERE relation = 'items'::regclass AND NOT granted AND mode = 'ShareUpdateExclusiveLock'"
+        )
+        while waits < 1.2 and time.monotonic() < until:
+            waits = float(application.run(query)[0][0])
+            time.sleep(0.05)
+        application.run("UPDATE items SET text = 'not held up' WHERE id = 3")
+        holder.rollback()
+    switching.join(timeout=30)
+    assert waits >= 1.2
+    assert store.switched(STAGED)
 
 
 def test_a_lost_connection_is_replaced(application: Application, uri: str) -> None:
