@@ -354,9 +354,14 @@ class Store(ABC):
             Parts that are still to be written.
         """
 
-    def switch_pausing(self, staged: Staged, receipts: Mapping[str, Receipt], write: Write) -> list[Part]:
-        """`switch`; a store that can make writers wait lets `write` write the last rows in that pause."""
-        return self.switch(staged, receipts)
+    def switch_pausing(
+        self, staged: Staged, receipts: Mapping[str, Receipt], write: Write, *, strict: bool = True
+    ) -> list[Part]:
+        """`switch`; a store that can make writers wait lets `write` write the last rows in that pause.
+
+        Without `strict` it then makes them wait however many rows these are.
+        """
+        return self.switch(staged, receipts, strict=strict)
 
     @abstractmethod
     def switch_back(self, staged: Staged) -> None:

@@ -89,7 +89,7 @@ class RowWriter:
         """Write the pending rows that fulfil a condition, in batches of at most `rows`."""
         done = Written()
         if self._server.holds:
-            self._update_all(self._made(iter(list(self._read(where, rows))), produce, done))
+            self._update_all(self._made(self._read(where, rows), produce, done))
             return done
         sinks: list[Consumer[_Values]] = [Consumer(self._update_all, depth=1) for _ in range(WRITERS)]
         try:

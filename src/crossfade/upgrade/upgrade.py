@@ -280,9 +280,9 @@ class Upgrade:
 
     def _switch_once(self, write: Write, *, strict: bool) -> list[Part]:
         """Returns what is still to be written; nobody waits while an encoder is at work."""
-        if self._strategy.embeds or not strict:
+        if self._strategy.embeds:
             return self.store.switch(self.plan.staging, self._receipts, strict=strict)
-        return self.store.switch_pausing(self.plan.staging, self._receipts, write)
+        return self.store.switch_pausing(self.plan.staging, self._receipts, write, strict=strict)
 
     def _switch_back(self) -> list[str]:
         for part in self._pending():
