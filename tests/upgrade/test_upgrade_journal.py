@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from upgrade_kit import Kit
@@ -17,7 +18,7 @@ from crossfade.errors import IllegalTransition, OutOfSpace, StoreError, UpgradeE
 from crossfade.stores import Receipt
 from crossfade.upgrade import State, Upgrade
 from crossfade.upgrade import lease as leases
-from crossfade.upgrade.journal import Journal
+from crossfade.upgrade.journal import Journal, _Record
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def journal(tmp_path: Path) -> Journal:
     return made
 
 
-def _dead() -> dict[str, object]:
+def _dead() -> dict[str, Any]:
     """A process of this host that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     who = {**leases.holder("apply"), "pid": process.pid, "start": leases.process_start(process.pid)}
@@ -35,8 +36,14 @@ def _dead() -> dict[str, object]:
     return who
 
 
-def _leave_lease(journal: Journal, who: dict[str, object], expires: float) -> None:
-    assert journal._take("left behind", json.dumps(who), expires) is None
+def _leave_lease(journal: Journal, who: dict[str, Any]) -> None:
+    assert _Record(journal).take("left behind", who, None)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "SILENCE", 0.3)
+    monkeypatch.setattr(leases, "WATCH", 0.01)
 
 
 def test_states_facts_and_receipts_are_kept(journal: Journal) -> None:
@@ -81,14 +88,14 @@ def test_one_writer_at_a_time(journal: Journal) -> None:
 
 
 def test_the_lease_of_a_dead_process_is_taken_over_at_once(journal: Journal) -> None:
-    _leave_lease(journal, _dead(), time.time() + 1000)
+    _leave_lease(journal, _dead())
     assert journal.holder() is None
     with journal.lease("apply"):
         pass
 
 
 def test_a_recycled_process_id_is_not_taken_for_its_owner(journal: Journal) -> None:
-    _leave_lease(journal, {**leases.holder("apply"), "start": "1"}, time.time() + 1000)
+    _leave_lease(journal, {**leases.holder("apply"), "start": "1"})
     with journal.lease("apply"):
         pass
 
@@ -96,11 +103,11 @@ def test_a_recycled_process_id_is_not_taken_for_its_owner(journal: Journal) -> N
 def test_a_lease_that_could_not_be_given_back_blocks_nobody(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(token: str) -> None:
+    def full(record: _Record, token: str) -> None:
         raise OutOfSpace("the disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(journal, "_release", full)
+        patched.setattr(_Record, "release", full)
         with journal.lease("apply"):
             pass
     assert journal._all("SELECT count(*) FROM lease") == [(1,)]
@@ -109,23 +116,101 @@ def test_a_lease_that_could_not_be_given_back_blocks_nobody(
         pass
 
 
-def test_the_lease_of_another_host_holds_until_it_expires(journal: Journal) -> None:
-    elsewhere = {**leases.holder("apply"), "host": "elsewhere", "pid": 1}
-    _leave_lease(journal, elsewhere, time.time() + 0.3)
-    with pytest.raises(UpgradeLocked, match="on elsewhere"), journal.lease("apply"):
-        pass
-    time.sleep(0.35)
+@pytest.mark.usefixtures("impatient")
+def test_a_holder_that_cannot_be_asked_is_dead_when_it_gives_no_sign_of_life(journal: Journal) -> None:
+    _leave_lease(journal, {**leases.holder("apply"), "host": "elsewhere", "place": "elsewhere", "pid": 1})
+    assert journal.holder() is not None
+    began = time.monotonic()
     with journal.lease("apply"):
+        assert time.monotonic() - began >= 0.3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_holder_that_cannot_be_asked_lives_while_it_gives_signs_of_life(journal: Journal) -> None:
+    _leave_lease(journal, {**leases.holder("apply"), "host": "elsewhere", "place": "elsewhere", "pid": 1})
+    ended = threading.Event()
+
+    def live() -> None:
+        while not ended.wait(0.02):
+            assert _Record(journal).renew("left behind")
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        for _ in range(3):
+            with pytest.raises(UpgradeLocked, match="on elsewhere"), Journal(journal.path).lease("apply"):
+                pass
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_holder_that_gives_its_lease_back_while_it_is_watched_is_followed_at_once(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "SILENCE", 60.0)
+    _leave_lease(journal, {**leases.holder("apply"), "place": "elsewhere"})
+    threading.Timer(0.1, lambda: _Record(Journal(journal.path)).release("left behind")).start()
+    with Journal(journal.path).lease("apply"):
         pass
+
+
+@pytest.mark.usefixtures("impatient")
+def test_of_two_who_watched_a_dead_holder_one_follows_it(journal: Journal) -> None:
+    _leave_lease(journal, {**leases.holder("apply"), "place": "elsewhere"})
+    outcomes: list[str] = []
+    entered = threading.Barrier(2, timeout=10)
+
+    def follow() -> None:
+        mine = Journal(journal.path)
+        try:
+            with mine.lease("verify"):
+                outcomes.append("took it")
+                entered.wait()
+        except UpgradeLocked:
+            outcomes.append("was told")
+            entered.wait()
+
+    threads = [threading.Thread(target=follow) for _ in range(2)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert sorted(outcomes) == ["took it", "was told"]
+
+
+@pytest.mark.parametrize("hours", [-30, 30])
+def test_a_clock_that_jumps_neither_steals_a_lease_nor_keeps_it(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    honest = time.time
+    other = Journal(journal.path)
+    with journal.lease("apply"):
+        monkeypatch.setattr(time, "time", lambda: honest() + hours * 3600)
+        assert other.holder() is not None
+        with pytest.raises(UpgradeLocked, match="apply by process"), other.lease("verify"):
+            pass
+        journal.set("u1", fact=1)
+    _leave_lease(journal, _dead())
+    monkeypatch.setattr(time, "time", lambda: honest() - 2 * hours * 3600)
+    with other.lease("verify"):
+        pass
+
+
+def test_the_same_process_id_in_another_container_is_another_process(journal: Journal) -> None:
+    """It could be alive there, though there is no such process here."""
+    held = leases.Held("token", {**_dead(), "place": f"{leases.place()}1"}, 0)
+    assert leases.is_dead(held) is None
+    assert leases.is_dead(replace(held, who=_dead())) is True
 
 
 def test_a_lease_is_renewed_while_its_holder_works(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT", 0.01)
     other = Journal(journal.path)
-    expiry = "SELECT expires FROM lease"
     with journal.lease("apply"):
-        first, deadline = other._all(expiry)[0][0], time.time() + 30
-        while other._all(expiry)[0][0] == first:
+        first, deadline = other._held(), time.time() + 30
+        while other._held() == first:
             assert time.time() < deadline, "the lease was not renewed"
             time.sleep(0.01)
         assert other.holder() is not None
@@ -134,11 +219,13 @@ def test_a_lease_is_renewed_while_its_holder_works(journal: Journal, monkeypatch
 def test_who_lost_the_lease_writes_no_more(journal: Journal) -> None:
     other = Journal(journal.path)
     with journal.lease("apply"):
-        other._connection.execute("UPDATE lease SET expires = 0")
+        _Record(other).release(str(journal._token))
         with other.lease("verify"), pytest.raises(UpgradeLocked, match="verify by process"):
             journal.record("u1", Receipt("0", "a", 1, 0, "c"))
         with pytest.raises(UpgradeLocked, match="lost; run the same command again"):
             journal.set("u1", fact=1)
+        with pytest.raises(UpgradeLocked, match="lost; run the same command again"):
+            journal.require_lease()
     assert journal.receipts("u1") == {}
 
 
@@ -149,6 +236,27 @@ def test_status_is_read_while_a_writer_is_in_a_transaction(journal: Journal) -> 
         began = time.perf_counter()
         assert reader.state("u1") is State.PLANNED
         assert time.perf_counter() - began < 5  # it would wait 30 s for a lock
+
+
+def test_a_second_operator_is_told_at_once_also_while_the_first_is_in_a_transaction(journal: Journal) -> None:
+    other = Journal(journal.path)
+    with journal.lease("apply"), journal._transaction():
+        began = time.perf_counter()
+        with pytest.raises(UpgradeLocked, match="apply by process"), other.lease("verify"):
+            pass
+        assert time.perf_counter() - began < 5  # it would wait 30 s for a lock
+
+
+def test_a_journal_of_the_first_version_is_taken_over(journal: Journal) -> None:
+    connection = journal._connection
+    connection.execute("DROP TABLE lease")
+    connection.execute("CREATE TABLE lease (number INTEGER, token TEXT, holder TEXT, expires REAL)")
+    connection.execute("INSERT INTO lease VALUES (1, 'old', '{}', 1e12)")
+    connection.execute("PRAGMA user_version = 1")
+    again = Journal(journal.path)
+    assert again.state("u1") is State.PLANNED
+    with again.lease("apply"):
+        again.set("u1", fact=1)
 
 
 def test_many_readers_and_one_writer(journal: Journal) -> None:

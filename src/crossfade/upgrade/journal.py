@@ -19,18 +19,21 @@ from typing import Any
 
 from crossfade.errors import IllegalTransition, OutOfSpace, StoreError, UpgradeLocked
 from crossfade.stores import Receipt
-from crossfade.upgrade.lease import Lease, is_dead, locked_by
+from crossfade.upgrade.lease import Held, Lease, is_dead, locked_by
 from crossfade.upgrade.states import State, may_follow
 
-VERSION = 1
+VERSION = 2
 WAIT_SECONDS = 30.0
 _TABLES = """
-CREATE TABLE upgrade (number INTEGER PRIMARY KEY, id TEXT UNIQUE, plan TEXT, state TEXT, at REAL);
-CREATE TABLE transition (upgrade TEXT, at REAL, source TEXT, target TEXT, note TEXT);
-CREATE TABLE part (upgrade TEXT, key TEXT, receipt TEXT, at REAL, PRIMARY KEY (upgrade, key));
-CREATE TABLE skipped (upgrade TEXT, part TEXT, id TEXT, reason TEXT);
-CREATE TABLE fact (upgrade TEXT, name TEXT, value TEXT, PRIMARY KEY (upgrade, name));
-CREATE TABLE lease (number INTEGER PRIMARY KEY CHECK (number = 1), token TEXT, holder TEXT, expires REAL);
+DROP TABLE IF EXISTS lease;
+CREATE TABLE IF NOT EXISTS upgrade
+  (number INTEGER PRIMARY KEY, id TEXT UNIQUE, plan TEXT, state TEXT, at REAL);
+CREATE TABLE IF NOT EXISTS transition (upgrade TEXT, at REAL, source TEXT, target TEXT, note TEXT);
+CREATE TABLE IF NOT EXISTS part (upgrade TEXT, key TEXT, receipt TEXT, at REAL, PRIMARY KEY (upgrade, key));
+CREATE TABLE IF NOT EXISTS skipped (upgrade TEXT, part TEXT, id TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS fact (upgrade TEXT, name TEXT, value TEXT, PRIMARY KEY (upgrade, name));
+CREATE TABLE IF NOT EXISTS lease
+  (number INTEGER PRIMARY KEY CHECK (number = 1), token TEXT, holder TEXT, beat INTEGER);
 """
 
 
@@ -209,46 +212,36 @@ class Journal:
         Raises:
             UpgradeLocked: another process is.
         """
-        with Lease(self._take, self._renew, self._release, action) as lease:
+        with Lease(_Record(self), action) as lease:
             self._token = lease.token
             try:
                 yield
             finally:
                 self._token = None
 
+    def require_lease(self) -> None:
+        """Refuse to go on without the lease, which a process that stood still for long may have lost.
+
+        Raises:
+            UpgradeLocked: it is lost, or somebody else's.
+        """
+        if self._token is None:
+            return
+        held = self._held()
+        if held is not None and held.token == self._token:
+            return
+        if held is None:
+            raise UpgradeLocked("the lease on this upgrade was lost; run the same command again")
+        raise UpgradeLocked(locked_by(held.who))
+
     def holder(self) -> dict[str, Any] | None:
-        """Who is writing now, if anybody is."""
-        rows = self._all("SELECT holder, expires, token FROM lease")
-        if not rows or rows[0][1] < time.time():
-            return None
-        who: dict[str, Any] = json.loads(rows[0][0])
-        return None if is_dead(who, rows[0][2]) else who
+        """Who is writing now, if anybody is; one that cannot be asked whether it lives is named, too."""
+        held = self._held()
+        return None if held is None or is_dead(held) else held.who
 
-    def _take(self, token: str, holder: str, expires: float) -> str | None:
-        with self._transaction():
-            rows = self._all("SELECT holder, expires, token FROM lease")
-            if rows and rows[0][1] >= time.time() and not is_dead(json.loads(rows[0][0]), rows[0][2]):
-                return str(rows[0][0])
-            self._connection.execute(
-                "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?)", (token, holder, expires)
-            )
-            return None
-
-    def _renew(self, token: str, expires: float) -> bool:
-        connection = self._connect()
-        try:
-            changed = connection.execute(
-                "UPDATE lease SET expires = ? WHERE token = ?", (expires, token)
-            ).rowcount
-            return changed == 1
-        except sqlite3.Error:
-            return True  # a busy or full disk; the next beat tries again
-        finally:
-            connection.close()
-
-    def _release(self, token: str) -> None:
-        with self._errors():
-            self._connection.execute("DELETE FROM lease WHERE token = ?", (token,))
+    def _held(self) -> Held | None:
+        rows = self._all("SELECT token, holder, beat FROM lease")
+        return Held(rows[0][0], json.loads(rows[0][1]), rows[0][2]) if rows else None
 
     # --- transactions -------------------------------------------------------------------------
 
@@ -262,22 +255,13 @@ class Journal:
         with self._errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._require_lease()
+                self.require_lease()
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-
-    def _require_lease(self) -> None:
-        if self._token is None:
-            return
-        rows = self._connection.execute("SELECT token, holder FROM lease").fetchall()
-        if not rows:
-            raise UpgradeLocked("the lease on this upgrade was lost; run the same command again")
-        if rows[0][0] != self._token:
-            raise UpgradeLocked(locked_by(json.loads(rows[0][1])))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -290,3 +274,37 @@ class Journal:
                     "free some space and run the same command again"
                 ) from None
             raise StoreError(f"{self.path}: the journal cannot be used: {error}") from error
+
+
+class _Record:
+    """The lease of a journal; every call is one transaction."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def held(self) -> Held | None:
+        """A plain read, which waits for nobody."""
+        return self._journal._held()
+
+    def take(self, token: str, who: dict[str, Any], instead: Held | None) -> bool:
+        with self._journal._transaction():
+            if (now := self._journal._held()) is not None and now != instead:
+                return False
+            values = (token, json.dumps(who))
+            self._journal._connection.execute("INSERT OR REPLACE INTO lease VALUES (1, ?, ?, 0)", values)
+            return True
+
+    def renew(self, token: str) -> bool:
+        """Through a connection of its own: it is called from another thread."""
+        connection = self._journal._connect()
+        try:
+            query = "UPDATE lease SET beat = beat + 1 WHERE token = ?"
+            return connection.execute(query, (token,)).rowcount == 1
+        except sqlite3.Error:
+            return True  # a busy or full disk; the next beat tries again
+        finally:
+            connection.close()
+
+    def release(self, token: str) -> None:
+        with self._journal._errors():
+            self._journal._connection.execute("DELETE FROM lease WHERE token = ?", (token,))

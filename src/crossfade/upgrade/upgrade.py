@@ -183,6 +183,7 @@ class Upgrade:
                     "say so with --confirm (confirm=True)"
                 )
             if self._writes_column:
+                self._journal.require_lease()
                 drop = self.store.drop_old if state is State.CUT_OVER else self.store.drop_new
                 drop(self.plan.staging)
             self._journal.move(self.plan.id, State.RETIRED)
@@ -280,6 +281,7 @@ class Upgrade:
 
     def _switch_once(self, write: Write, *, strict: bool) -> list[Part]:
         """Returns what is still to be written; nobody waits while an encoder is at work."""
+        self._journal.require_lease()
         if self._strategy.embeds:
             return self.store.switch(self.plan.staging, self._receipts, strict=strict)
         return self.store.switch_pausing(self.plan.staging, self._receipts, write, strict=strict)
@@ -288,6 +290,7 @@ class Upgrade:
         for part in self._pending():
             written = Receipt(part.key, part.source, part.rows, 0, "", {})
             self._journal.record(self.plan.id, written)
+        self._journal.require_lease()
         self.store.switch_back(self.plan.staging)
         missing = self.store.count_null(self.store.column)
         if not missing:
