@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from crossfade.stores.faiss_kinds import TYPES, IndexMaker, decoded, is_compress
 from crossfade.stores.file_content import Content, identity
 from crossfade.stores.files import FileStore
 from crossfade.vectors import FloatMatrix
+from crossfade.vectors.channel import read_ahead
 from crossfade.vectors.writing import full_disk_as_error, sync
 
 LOSS_ROWS, LOSS_QUERIES, LOSS_K = 5000, 200, 10
@@ -111,7 +113,8 @@ class FaissIndex(FileStore):
         if maker.training_rows:
             batches = _with_ids(vectors(), content, staged, self.uri)
             maker.train(_sample(batches, content.rows, maker.training_rows))
-        index = maker.fill(_with_ids(vectors(), content, staged, self.uri))
+        with closing(read_ahead(vectors())) as ahead:
+            index = maker.fill(_with_ids(ahead, content, staged, self.uri))
         self._put(index, target)
         self._note_loss(index, _with_ids(vectors(), content, staged, self.uri), content.rows, staged)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 from crossfade.stores.base import Part, Rows
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.file_content import Content
+from crossfade.vectors.channel import read_ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class RowsDigest:
     """Of rows, however they are cut into batches."""
 
     def __init__(self) -> None:
-        self._streams = [hashlib.blake2b(digest_size=12) for _ in range(4)]
+        # SHA-256 has instructions of its own on most processors: twice the speed of BLAKE2 there.
+        self._streams = [hashlib.sha256() for _ in range(4)]
 
     def add(self, rows: Rows) -> None:
         """Further rows."""
@@ -59,7 +62,7 @@ class RowsDigest:
     def hexdigest(self) -> str:
         """Of all rows so far."""
         joined = b"".join(one.digest() for one in self._streams)
-        return hashlib.blake2b(joined, digest_size=12).hexdigest()
+        return hashlib.sha256(joined).hexdigest()[:24]
 
 
 def _text(values: pa.Array) -> bytes:
@@ -119,13 +122,15 @@ def _known(content: Content, marks: Sequence[Any]) -> list[tuple[int, int]]:
 def _digested(content: Content, bounds: Sequence[tuple[int, int]], reads: Sequence[str]) -> list[Span]:
     """The parts with the digests of their rows, in one pass."""
     stops = [start for _, start in bounds[1:]] + [content.rows]
-    spans, batches = [], _Cuttable(content.batches(columns=reads))
-    for (key, start), stop in zip(bounds, stops, strict=True):
-        digest = RowsDigest()
-        for piece in batches.next_rows(stop - start):
-            digest.add(piece)
-        if stop > start:
-            spans.append(Span(str(key), start, stop - start, digest.hexdigest()))
+    spans = []
+    with closing(read_ahead(content.batches(columns=reads))) as ahead:
+        batches = _Cuttable(ahead)
+        for (key, start), stop in zip(bounds, stops, strict=True):
+            digest = RowsDigest()
+            for piece in batches.next_rows(stop - start):
+                digest.add(piece)
+            if stop > start:
+                spans.append(Span(str(key), start, stop - start, digest.hexdigest()))
     return spans
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,11 +15,12 @@ from numpy.typing import NDArray
 
 from crossfade.errors import InvalidVectors
 from crossfade.stores.base import Produce, Produced, Receipt, Rows
-from crossfade.stores.durable import bring_to_disk, checksum
+from crossfade.stores.durable import checksum
 from crossfade.stores.file_content import Content
 from crossfade.stores.file_parts import Span
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
-from crossfade.vectors.writing import full_disk_as_error
+from crossfade.vectors.channel import read_ahead, write_behind
+from crossfade.vectors.writing import full_disk_as_error, sync
 
 
 class PartFile:
@@ -44,17 +49,25 @@ class PartFile:
             written: new vectors that exist already; rows without an old vector keep theirs.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft, nulls, start = self._path.with_suffix(".new"), 0, span.start
-        with full_disk_as_error(self._what, span.rows), draft.open("wb") as file:
-            _write_header(file, span.rows, self._dimension)
-            for batch in content.batches(rows, columns, span.start, span.stop):
-                made = self._produced(batch, produce, written, start)
-                nulls += int(np.count_nonzero(~made.valid))
-                file.write(_with_nan(made).data)
-                start += len(batch)
-        facts = bring_to_disk(draft)
+        draft, output = self._path.with_suffix(".new"), _Output()
+        with (
+            full_disk_as_error(self._what, span.rows),
+            draft.open("wb") as file,
+            closing(read_ahead(content.batches(rows, columns, span.start, span.stop))) as batches,
+        ):
+            output.write(file, _header(span.rows, self._dimension))
+            made = self._made(batches, produce, written, span.start)
+            write_behind(made, partial(output.write_all, file))
+        sync(draft)
         draft.replace(self._path)
-        return {"nulls": nulls, **facts}
+        return {"nulls": output.nulls, "bytes": output.bytes, "checksum": output.digest.hexdigest()}
+
+    def _made(
+        self, batches: Iterator[Rows], produce: Produce, written: Content | None, start: int
+    ) -> Iterator[Produced]:
+        for batch in batches:
+            yield self._produced(batch, produce, written, start)
+            start += len(batch)
 
     def _produced(self, batch: Rows, produce: Produce, written: Content | None, start: int) -> Produced:
         if written is None or not batch.null.any():
@@ -92,9 +105,29 @@ def check_vectors_file(path: Path | None, receipt: Receipt) -> str | None:
     return None if checksum(path) == receipt.checksum else f"file {name} has other content than was written"
 
 
-def _write_header(file: IO[bytes], rows: int, dimension: int) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
-    np.lib.format.write_array_header_1_0(file, header)
+class _Output:
+    """Counts and digests what goes into a file, as it should be there: `checksum` finds what is."""
+
+    def __init__(self) -> None:
+        self.nulls, self.bytes, self.digest = 0, 0, hashlib.sha256()
+
+    def write(self, file: IO[bytes], data: bytes | memoryview) -> None:
+        """Some bytes."""
+        file.write(data)
+        self.digest.update(data)
+        self.bytes += len(data)
+
+    def write_all(self, file: IO[bytes], batches: Iterator[Produced]) -> None:
+        """The vectors of batches."""
+        for made in batches:
+            self.nulls += int(np.count_nonzero(~made.valid))
+            self.write(file, _with_nan(made).data.cast("B"))
+
+
+def _header(rows: int, dimension: int) -> bytes:
+    header, buffer = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}, io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
 
 
 def _with_nan(made: Produced) -> FloatMatrix:

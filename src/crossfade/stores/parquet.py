@@ -6,7 +6,8 @@ Everything else in the file is copied as it is: columns, their order, metadata, 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from crossfade.stores.file_content import Content
 from crossfade.stores.files import FileStore
 from crossfade.stores.parquet_content import ParquetContent
 from crossfade.vectors import FloatMatrix
+from crossfade.vectors.channel import read_ahead
 from crossfade.vectors.metadata import SPACE_KEY, record_space, recorded_space
 from crossfade.vectors.writing import full_disk_as_error, sync
 
@@ -80,24 +82,24 @@ class ParquetFile(FileStore):
     ) -> None:
         assert isinstance(content, ParquetContent)
         field = _vector_field(content.schema.field(self.column), staged.new)
-        self._replaced(
-            target, content, _in_step(content, vectors(), field, self._rows_at_once(content, staged.new))
-        )
+        rows = self._rows_at_once(content, staged.new)
+        with closing(read_ahead(vectors())) as ahead:
+            self._replaced(target, content, _in_step(content, ahead, field, rows))
 
     def _rows_at_once(self, content: ParquetContent, new: Space) -> int:
         groups = content.file.metadata
         longest = max([groups.row_group(one).num_rows for one in range(groups.num_row_groups)] or [1])
         return max(1, min(int(longest), GROUP_BYTES // (4 * new.dimension)))
 
-    def _replaced(self, target: Path, content: ParquetContent, batches: Iterator[pa.RecordBatch]) -> None:
-        """Write batches with the settings of `content`'s file; one row group each."""
+    def _replaced(self, target: Path, content: ParquetContent, groups: Iterator[pa.Table]) -> None:
+        """Write row groups with the settings of `content`'s file."""
         draft = target.with_suffix(".new")
-        first = next(batches, None)
+        first = next(groups, None)
         schema = first.schema if first is not None else content.schema
         with full_disk_as_error(self.uri, content.rows):
             with pq.ParquetWriter(draft, schema, **_settings(content, self.column)) as writer:
-                for batch in chain([first] if first is not None else [], batches):
-                    writer.write_table(pa.Table.from_batches([batch]), row_group_size=max(1, len(batch)))
+                for group in chain([first] if first is not None else [], groups):
+                    writer.write_table(group, row_group_size=max(1, len(group)))
             shutil.copymode(self._live, draft)
             sync(draft)
             draft.replace(target)
@@ -129,25 +131,27 @@ def _same_payload(one: ParquetContent, other: ParquetContent) -> bool:
 
 def _in_step(
     content: ParquetContent, vectors: Iterator[FloatMatrix], field: pa.Field, rows: int
-) -> Iterator[pa.RecordBatch]:
-    """All columns of the file, with the new vectors in place of the old ones."""
-    held: list[FloatMatrix] = []
+) -> Iterator[pa.Table]:
+    """All columns of the file, with the new vectors in place of the old ones, a row group at a time."""
+    held: FloatMatrix | None = None
     for batch in content.record_batches(_others(content, field), rows):
-        while sum(map(len, held)) < len(batch):
-            held.append(next(vectors))
-        joined = np.concatenate(held) if len(held) > 1 else held[0]
-        held = [joined[len(batch) :]]
-        yield _with_column(batch, content.schema, field, joined[: len(batch)])
+        pieces, wanted = list[FloatMatrix](), len(batch)
+        while wanted:
+            held = next(vectors) if held is None or not len(held) else held
+            pieces.append(held[:wanted])
+            held = held[wanted:]
+            wanted -= len(pieces[-1])
+        yield _with_column(batch, content.schema, field, pieces)
 
 
 def _with_vectors_of(
     content: ParquetContent, other: ParquetContent, field: pa.Field, rows: int
-) -> Iterator[pa.RecordBatch]:
-    """All columns of one version with the vectors of another."""
+) -> Iterator[pa.Table]:
+    """All columns of one version with the vectors of another, a row group at a time."""
     start = 0
     for batch in content.record_batches(_others(content, field), rows):
         vectors, _ = other.vectors_of(_ids(content, batch), start)
-        yield _with_column(batch, content.schema, field.with_nullable(True), vectors)
+        yield _with_column(batch, content.schema, field.with_nullable(True), [vectors])
         start += len(batch)
 
 
@@ -160,10 +164,10 @@ def _others(content: ParquetContent, field: pa.Field) -> tuple[str, ...]:
 
 
 def _with_column(
-    batch: pa.RecordBatch, schema: pa.Schema, field: pa.Field, vectors: FloatMatrix
-) -> pa.RecordBatch:
-    """The columns of `schema`, of which `batch` has all but the vectors."""
-    column = _to_column(vectors, field.type)
+    batch: pa.RecordBatch, schema: pa.Schema, field: pa.Field, vectors: Sequence[FloatMatrix]
+) -> pa.Table:
+    """The columns of `schema`, of which `batch` has all but the vectors; these come in pieces."""
+    column = pa.chunked_array([_to_column(piece, field.type) for piece in vectors], type=field.type)
     if column.null_count and not field.nullable:
         raise InvalidVectors(
             f"column {field.name!r} is declared to hold no nulls, and {column.null_count} rows would have no "
@@ -171,7 +175,7 @@ def _with_column(
         )
     columns = [column if one == field.name else batch.column(one) for one in schema.names]
     fields = _without_old_space(schema.set(schema.get_field_index(field.name), field))
-    return pa.RecordBatch.from_arrays(columns, schema=fields)
+    return pa.Table.from_arrays(columns, schema=fields)
 
 
 def _without_old_space(schema: pa.Schema) -> pa.Schema:

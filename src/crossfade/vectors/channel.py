@@ -135,3 +135,19 @@ class Consumer(Generic[T]):
         """Stop as soon as the item in hand is done."""
         self._channel.close()
         self._thread.join()
+
+
+def write_behind(items: Iterable[T], consume: Callable[[Iterator[T]], object], depth: int = DEPTH) -> None:
+    """Make `items` here while `consume`, in a thread of its own, takes them; returns when it has taken all.
+
+    Raises:
+        Exception: what making or consuming them raised; both have ended by then.
+    """
+    consumer = Consumer(consume, depth)
+    try:
+        for item in items:
+            consumer.put(item)
+        consumer.finish()
+    except BaseException:
+        consumer.abandon()
+        raise

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from crossfade.errors import DataError, InvalidVectors
 from crossfade.spaces import Space
 from crossfade.vectors.base import BATCH_ROWS, FloatMatrix, VectorBatch, VectorSource
-from crossfade.vectors.channel import Consumer, read_ahead
+from crossfade.vectors.channel import read_ahead, write_behind
 from crossfade.vectors.checks import Checker, CheckReport, OnInvalid, find_invalid
 from crossfade.vectors.columns import to_matrix
 from crossfade.vectors.ids import first_few
@@ -92,7 +93,7 @@ def lift(
             _map(batch, transform, columns, side, source.name)
             for batch in _usable(batches, checker, len(source), progress)
         )
-        _write_behind(lifted, writer)
+        write_behind(lifted, partial(_write_all, writer))
         report = checker.finish(source)
     return LiftReport(writer.rows, report, time.perf_counter() - started)
 
@@ -139,16 +140,6 @@ def _side_of(batch: VectorBatch, side: str, name: str) -> FloatMatrix:
     return to_matrix(column, dimension, f"{name}, column {side!r}")
 
 
-def _write_behind(batches: Iterable[VectorBatch], writer: VectorWriter) -> None:
-    def consume(arriving: Iterator[VectorBatch]) -> None:
-        for batch in arriving:
-            writer.write(batch)
-
-    consumer = Consumer(consume)
-    try:
-        for batch in batches:
-            consumer.put(batch)
-        consumer.finish()
-    except BaseException:
-        consumer.abandon()
-        raise
+def _write_all(writer: VectorWriter, batches: Iterator[VectorBatch]) -> None:
+    for batch in batches:
+        writer.write(batch)
