@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -392,6 +393,18 @@ class Store(ABC):
         return sum(one.nulls for one in receipts.values())
 
     # --- surroundings -------------------------------------------------------------------------
+
+    @contextmanager
+    def alone(self, action: str) -> Iterator[None]:
+        """Keep away whoever works on an upgrade of this column on another machine.
+
+        Where the journal lies beside the table, its lease does that, and where a server has no locks,
+        nothing does.
+
+        Raises:
+            UpgradeLocked: somebody is at work there.
+        """
+        yield
 
     @property
     @abstractmethod

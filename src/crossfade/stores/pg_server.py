@@ -36,6 +36,7 @@ class Server:
         self._conninfo, self.what = conninfo, what
         self._idle: list[tuple[Any, float]] = []
         self._held = threading.local()
+        self._guard: Callable[[], object] | None = None
         weakref.finalize(self, _close, self._idle)
 
     @contextmanager
@@ -48,7 +49,7 @@ class Server:
         if held is not None:
             yield held
             return
-        with self._errors(passing):
+        with self.errors(passing):
             connection = self._borrow()
             try:
                 yield connection
@@ -63,6 +64,20 @@ class Server:
             yield
         finally:
             self._held.connection = None
+
+    def connect(self) -> Any:
+        """A connection in autocommit mode that nobody else is lent; the caller closes it."""
+        with self.errors():
+            return self._connect()
+
+    @contextmanager
+    def guarded(self, guard: Callable[[], object]) -> Iterator[None]:
+        """Let `locking` change nothing in this block when `guard` fails."""
+        self._guard = guard
+        try:
+            yield
+        finally:
+            self._guard = None
 
     @property
     def holds(self) -> bool:
@@ -98,6 +113,8 @@ class Server:
                     try:
                         with connection.transaction():
                             self.lock(connection, table, mode)
+                            if self._guard is not None:
+                                self._guard()
                             return work(connection)
                     except _BUSY:
                         if time.monotonic() > until:
@@ -151,7 +168,7 @@ class Server:
             self._idle.append((connection, time.monotonic()))
 
     @contextmanager
-    def _errors(self, passing: Any = ()) -> Iterator[None]:
+    def errors(self, passing: Any = ()) -> Iterator[None]:
         """What psycopg raises becomes one of our errors, except for `passing`."""
         try:
             yield

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from crossfade.errors import DimensionMismatch, StoreError, UsageError
 from crossfade.spaces import Space
-from crossfade.stores import pg_index, pg_obstacles, pg_parts, pg_search, pg_switch
+from crossfade.stores import pg_index, pg_lock, pg_obstacles, pg_parts, pg_search, pg_switch
 from crossfade.stores.address import Address
 from crossfade.stores.base import (
     Capabilities,
@@ -404,6 +405,11 @@ class PgVector(Store):
         return table, Names.of(table, self.column, staged)
 
     # --- surroundings -------------------------------------------------------------------------
+
+    @contextmanager
+    def alone(self, action: str) -> Iterator[None]:
+        with pg_lock.alone(self._server, self._oid, self.column, action):
+            yield
 
     @property
     def neighbourhood(self) -> Path:

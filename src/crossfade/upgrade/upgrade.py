@@ -194,7 +194,7 @@ class Upgrade:
     @contextmanager
     def _step(self, step: Step) -> Iterator[State]:
         """Be the only writer, from a state that the step may start from."""
-        with self._journal.lease(step.name):
+        with self._journal.lease(step.name), self.store.alone(step.name):
             state = self._settled(step)
             require(step, state, self.plan.id)
             yield state
