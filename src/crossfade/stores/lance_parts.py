@@ -24,7 +24,7 @@ from crossfade.extras import load
 from crossfade.stores.base import Produce, Produced, Receipt, Rows
 from crossfade.stores.durable import bring_to_disk
 from crossfade.vectors import FloatMatrix
-from crossfade.vectors.channel import Consumer
+from crossfade.vectors.channel import write_behind
 from crossfade.vectors.columns import to_matrix
 
 READ_AHEAD_BYTES = 32 << 20
@@ -73,18 +73,16 @@ class FragmentFile:
         lance_file = load("lance.file", "lance")
         schema = pa.schema([pa.field("vector", pa.list_(pa.float32(), self._dimensions[1]))])
         counts = {"rows": 0, "nulls": 0}
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for size, offsets, batch in self._windows(columns, rows):
+                produced = self._produce(batch, produce, columns)
+                counts["rows"] += len(offsets)
+                counts["nulls"] += int(np.count_nonzero(~produced.valid))
+                yield pa.record_batch([_spread(produced, offsets, size)], schema=schema)
+
         with lance_file.LanceFileWriter(str(path), schema, version=self._format()) as writer:
-            sink: Consumer[pa.RecordBatch] = Consumer(partial(_write_all, writer))
-            try:
-                for size, offsets, batch in self._windows(columns, rows):
-                    produced = self._produce(batch, produce, columns)
-                    counts["rows"] += len(offsets)
-                    counts["nulls"] += int(np.count_nonzero(~produced.valid))
-                    sink.put(pa.record_batch([_spread(produced, offsets, size)], schema=schema))
-                sink.finish()
-            except BaseException:
-                sink.abandon()
-                raise
+            write_behind(batches(), partial(_write_all, writer))
         return {**counts, **bring_to_disk(path)}
 
     def _format(self) -> str:
