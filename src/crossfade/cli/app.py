@@ -9,7 +9,19 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from crossfade.cli import demo, doctor, evaluate, fit, inspect, plan, search, train, transform, upgrade
+from crossfade.cli import (
+    demo,
+    doctor,
+    evaluate,
+    fit,
+    inspect,
+    plan,
+    recalibrate,
+    search,
+    train,
+    transform,
+    upgrade,
+)
 from crossfade.errors import CrossfadeError, Interrupted
 
 
@@ -34,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (demo, inspect, doctor, fit, transform, evaluate, plan, upgrade, search, train):
+for module in (demo, inspect, doctor, fit, transform, evaluate, plan, upgrade, search, recalibrate, train):
     module.register(app)
 
 
