@@ -1,7 +1,7 @@
 """For the pages on thresholds and on drift: pictures and captions under both of the demo's models.
 
-Writes ``fit``, ``items`` (pictures), ``queries``, ``recent`` (captions) and ``pictures``, each ``_old.parquet``
-and ``_new.parquet``, and the old vectors of the pictures to the LanceDB table ``scenes`` in ``db``.
+Writes ``fit``, ``items`` (pictures), ``queries``, ``recent`` (captions) and ``pictures``, each as
+``_old.parquet`` and ``_new.parquet``, and the pictures' old vectors to the table ``scenes`` in ``db``.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from crossfade.cli import (
     train,
     transform,
     upgrade,
+    watch,
 )
 from crossfade.errors import CrossfadeError, Interrupted
 
@@ -46,7 +47,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (demo, inspect, doctor, fit, transform, evaluate, plan, upgrade, search, recalibrate, train):
+for module in (
+    demo,
+    inspect,
+    doctor,
+    fit,
+    transform,
+    evaluate,
+    plan,
+    upgrade,
+    search,
+    recalibrate,
+    watch,
+    train,
+):
     module.register(app)
 
 

@@ -68,7 +68,7 @@ class Bridge:
     Attributes:
         kind: ``query`` (new queries mapped back), ``interpolate`` (together with the old ones), ``gallery``
             (lifted), ``native`` (new queries on the old gallery as it is) or ``backfill``.
-        adapter: the map; None for ``native`` and ``backfill``.
+        adapter: the map; None for ``native`` and ``backfill``, and for the queries of a compatible model.
         weight: of the mapped query, for ``interpolate``.
     """
 
@@ -115,13 +115,19 @@ class Bridge:
             SpaceError: they are of another space than the adapter's.
         """
         new = queries.under_new("queries")
-        if self.adapter is None or self.kind == "gallery":
+        if self.kind not in ("query", "interpolate"):
             return new.matrix
-        _require_source(self.adapter, new.space, "queries of the new model")
-        mapped = self.adapter.transform(new.matrix)
+        mapped = self.mapped(new)
         if self.weight is None:
             return mapped
         return slerp(queries.under_old("queries").matrix, mapped, self.weight)
+
+    def mapped(self, queries: Vectors) -> FloatMatrix:
+        """(Q, d_old) new queries in the old space; a compatible model's are there already."""
+        if self.adapter is None:
+            return queries.matrix
+        _require_source(self.adapter, queries.space, "queries of the new model")
+        return self.adapter.transform(queries.matrix)
 
     def searched(self, gallery: Sample) -> FloatMatrix:
         """(N, d) what is searched of `gallery`. Raises what `asking` raises."""
