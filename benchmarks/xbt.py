@@ -202,10 +202,13 @@ class Bench:
     @cached_property
     def text_vectors(self) -> dict[str, VectorSource]:
         """Both models' vectors of every text of stage 1; no image is touched."""
+        return self._text_vectors(self.upgrade.texts)
+
+    def _text_vectors(self, further: Sequence[str]) -> dict[str, VectorSource]:
         own = self.work / "captions.txt"
         lines = [" ".join(caption.split()) for captions in self.images.captions for caption in captions]
         own.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        texts = open_texts([own, *(self.data / name for name in self.upgrade.texts)])
+        texts = open_texts([own, *(self.data / name for name in further)])
         found: dict[str, EmbeddedTexts] = {
             role: cached_text_vectors(model.text, texts, self.work / "texts")
             for role, model in (("old", self.old), ("new", self.new))
@@ -228,15 +231,18 @@ class Bench:
         if phi.pairs is not None:
             train_transformation(recipe, self._direct_pairs(phi.pairs), out, device=self.device)
             return
+        vectors = self.text_vectors
+        if phi.foreign:
+            vectors = self._text_vectors((*self.upgrade.texts, *self.upgrade.foreign))
         train_xbt_text(
-            self.text_vectors["new"],
-            self.text_vectors["old"],
+            vectors["new"],
+            vectors["old"],
             None,
             out,
             recipe=recipe.with_options(**phi.options),
             images=self._unpaired() if phi.images else None,
             device=self.device,
-            progress=lambda stage, done, total: self._printing(f"{name}: {stage}")(done, total),
+            progress=self._printing_stages(name),
         )
 
     def _direct_pairs(self, count: int) -> ArrayPairs:
@@ -274,7 +280,7 @@ class Bench:
             self.work / "tuned" / variant.key,
             cache=self.work / "pixels",
             device=self.device,
-            progress=lambda stage, done, total: self._printing(f"{variant.key}: {stage}")(done, total),
+            progress=self._printing_stages(variant.key),
         )
 
     # --- tests --------------------------------------------------------------------------------
@@ -309,6 +315,14 @@ class Bench:
 
     def _printing(self, label: str) -> Callable[[int, int], None]:
         return printing(f"{self.upgrade.name} {label}")
+
+    def _printing_stages(self, label: str) -> Callable[[str, int, int], None]:
+        printers: dict[str, Callable[[int, int], None]] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            printers.setdefault(stage, self._printing(f"{label}: {stage}"))(done, total)
+
+        return advance
 
 
 def _first_dimensions(X: FloatMatrix, dimension: int) -> FloatMatrix:

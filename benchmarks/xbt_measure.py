@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from xbt_upgrade import ABLATIONS, DIRECT, STAGE_1, XBT, Upgrade, curve
+from xbt_upgrade import DIRECT, STAGE_1, XBT, Upgrade, ablations, curve
 
 from crossfade.datasets.captions import Captions
 from crossfade.datasets.relevance import Relevance
@@ -196,8 +196,8 @@ def claims(result: Result, counts: Sequence[int]) -> list[dict[str, Any]]:
     return found
 
 
-def ablation_keys() -> list[str]:
+def ablation_keys(upgrade: Upgrade) -> list[str]:
     """Rows of the ablations, XBT and its first stage among them."""
-    return [XBT, *(one.key for one in ABLATIONS if one.pairs != 0), STAGE_1] + [
-        one.key for one in ABLATIONS if one.pairs == 0
-    ]
+    made = ablations(upgrade)
+    whole, first = ([one.key for one in made if (one.pairs == 0) is alone] for alone in (False, True))
+    return [XBT, *whole, STAGE_1, *first]

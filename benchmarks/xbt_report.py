@@ -221,7 +221,7 @@ def _ablation_table(studied: Studied, upgrade: Upgrade) -> list[str]:
     header = ["", *(name.replace("Recall", "R") for name in studied.metrics)]
     header += [f"Δ {name.replace('Recall', 'R')} to it whole" for name in studied.metrics]
     rows = []
-    for key in ablation_keys():
+    for key in ablation_keys(upgrade):
         whole = STAGE_1 if key.endswith("-0") else XBT
         deltas = [
             "" if key == whole else difference(studied.difference(key, whole, name), marked=True)

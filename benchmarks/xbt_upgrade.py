@@ -48,6 +48,7 @@ class Upgrade:
         pairs: captioned images that stage 2 (and a model that is trained here) sees.
         tests: by name, captioned images that are searched.
         texts: further plain text for stage 1, files below the data folder; the captions of `pairs` always.
+        foreign: plain text of another domain, which an ablation adds to that.
         generate: scenes that are generated into the data folder first, by split.
         counts: numbers of pairs beside none and all.
         steps: of stage 2, whatever the number of pairs.
@@ -64,6 +65,7 @@ class Upgrade:
     pairs: Captioned
     tests: Mapping[str, Mapping[str, Any]]
     texts: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
     generate: Mapping[str, int] = field(default_factory=dict)
     counts: tuple[int, ...] = (250, 1000, 4000)
     steps: int = 150
@@ -90,11 +92,13 @@ class Phi:
     Attributes:
         options: changes to the recipe's projection.
         images: whether unpaired images of the new model are shown to it.
+        foreign: whether texts of another domain are added.
         pairs: fitted on the vectors of so many pairs under both models instead of on texts; -1 for all.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     images: bool = False
+    foreign: bool = False
     pairs: int | None = None
 
 
@@ -123,6 +127,7 @@ PHIS = {
     "text": Phi(),
     "no-noise": Phi({"sigma": 0.0}),
     "no-contrastive": Phi({"contrastive_weight": 0.0}),
+    "foreign": Phi(foreign=True),
     "gap": Phi(images=True),
     "auto": Phi({"sigma": "auto", "shifted": 0.0}, images=True),
 }
@@ -136,10 +141,12 @@ MAIN = (
 ABLATIONS = (
     Variant("no-noise", "without noise", "no-noise"),
     Variant("no-contrastive", "without the contrastive term in stage 1", "no-contrastive"),
+    Variant("foreign", "with texts of another domain in stage 1", "foreign"),
     Variant("no-lora", "without LoRA", tuning=NO_LORA),
     Variant("no-prompts", "without prompts", tuning=NO_PROMPTS),
     Variant("no-noise-0", "stage 1 alone, without noise", "no-noise", 0),
     Variant("no-contrastive-0", "stage 1 alone, without the contrastive term", "no-contrastive", 0),
+    Variant("foreign-0", "stage 1 alone, with texts of another domain", "foreign", 0),
     Variant("gap", "with the modality gap of unpaired images", "gap"),
     Variant("gap-0", "stage 1 alone, with the modality gap of unpaired images", "gap", 0),
     Variant("auto", "σ chosen on unpaired images", "auto"),
@@ -162,7 +169,12 @@ def variants(upgrade: Upgrade) -> list[Variant]:
     """Everything that is made, the main rows first."""
     if not upgrade.studies:
         return list(MAIN)
-    return [*MAIN, *(one for both in curve(upgrade.counts) for one in both), *ABLATIONS]
+    return [*MAIN, *(one for both in curve(upgrade.counts) for one in both), *ablations(upgrade)]
+
+
+def ablations(upgrade: Upgrade) -> list[Variant]:
+    """Those for which there is data."""
+    return [one for one in ABLATIONS if upgrade.foreign or not PHIS[one.phi].foreign]
 
 
 def phi_of(name: str) -> Phi:
