@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "stores"))
 
 from pgvector_backend import Application, as_array, as_text, database
 
-from crossfade.errors import UsageError, VerificationFailed
-from crossfade.stores import Store, open_store
+from crossfade.errors import StoreError, UsageError, VerificationFailed
+from crossfade.stores import Store, open_store, pg_switch
 from crossfade.upgrade import State, Upgrade, inspect_store, plan
 
 PART_ROWS = 60
@@ -231,3 +231,61 @@ def test_none_lost_and_none_stale_beside_writers(kit: PgKit) -> None:
     ids = sorted(old)
     expected = lift.transform(np.stack([old[one] for one in ids]))
     np.testing.assert_allclose(np.stack([new[one] for one in ids]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("statement", ["ADD CONSTRAINT", "VALIDATE", "SET NOT NULL", "DROP COLUMN"])
+@pytest.mark.parametrize("then", ["retire", "rollback"])
+def test_interrupted_while_nulls_are_forbidden_again(
+    kit: PgKit, monkeypatch: pytest.MonkeyPatch, statement: str, then: str
+) -> None:
+    """Retire goes on where it was; after a rollback rows may come without a new vector."""
+    upgrade = kit.upgrade()
+    for step in (upgrade.apply, upgrade.verify, upgrade.cutover):
+        step()
+    honest = pg_switch.text
+
+    def fail(query: str, **parts: Any) -> Any:
+        if statement in query:
+            raise StoreError("the connection was lost")
+        return honest(query, **parts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pg_switch, "text", fail)
+        if statement == "DROP COLUMN":
+            patched.setattr(pg_switch, "drop", lambda *_: fail(statement))
+        with pytest.raises(StoreError, match="was lost"):
+            upgrade.retire(confirm=True)
+    if then == "rollback":
+        upgrade.rollback()
+        kit.insert([900])
+        kit.expect_old()
+        upgrade.apply()
+        upgrade.verify()
+        upgrade.cutover()
+    upgrade.retire(confirm=True)
+    kit.expect_new()
+    kit.expect_not_null()
+    assert kit.columns() == ["id", "text", "vector"]
+    assert kit.application.run("SELECT 1 FROM pg_constraint WHERE conname LIKE 'crossfade%'") == []
+
+
+def test_a_step_that_was_done_and_not_recorded_is_done(kit: PgKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeating the command that a crash cut short is no mistake."""
+    upgrade = kit.upgrade()
+    for step in (upgrade.apply, upgrade.verify, upgrade.cutover):
+        step()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise StoreError("the journal cannot be used")
+
+    for step, options, state in (
+        (upgrade.rollback, {}, State.ROLLED_BACK),
+        (upgrade.cutover, {}, State.CUT_OVER),
+        (upgrade.retire, {"confirm": True}, State.RETIRED),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(upgrade._journal, "move", fail)
+            with pytest.raises(StoreError, match="cannot be used"):
+                step(**options)
+        assert step(**options).state is state
+    kit.expect_new()

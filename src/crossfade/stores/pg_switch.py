@@ -17,6 +17,7 @@ from typing import Any
 from crossfade.errors import StoreError
 from crossfade.stores.base import Staged
 from crossfade.stores.pg_parts import Names
+from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import Query, identifier, listed, literal, text
 from crossfade.stores.pg_table import REQUIRED_NOTE, UPGRADE_NOTE, Column, Table, note
 
@@ -65,8 +66,9 @@ def switch(connection: Any, table: Table, staged: Staged, names: Names, indexes:
 
 
 def switch_back(connection: Any, table: Table, staged: Staged, names: Names, indexes: dict[str, str]) -> None:
-    """The same the other way round."""
+    """The same the other way round; a row may again come without a new vector."""
     _disarm(connection, table, names.mark)
+    _allow_nulls(connection, table, table.column(names.new))
     _rename(connection, table, names.new, staged.name)
     _rename(connection, table, names.old, names.new)
     _rename_indexes(connection, table, indexes)
@@ -184,17 +186,39 @@ def _rename_indexes(connection: Any, table: Table, indexes: dict[str, str]) -> N
         connection.execute(statement)
 
 
-def require_values(connection: Any, table: Table, column: Column) -> None:
-    """Forbid null in a column again, without holding the table while its rows are read."""
-    check = identifier(f"crossfade_{column.number}_not_null")
-    parts = {"table": table.query, "check": check, "column": identifier(column.name)}
-    for statement in (
-        "ALTER TABLE {table} ADD CONSTRAINT {check} CHECK ({column} IS NOT NULL) NOT VALID",
-        "ALTER TABLE {table} VALIDATE CONSTRAINT {check}",
-        "ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL",
-        "ALTER TABLE {table} DROP CONSTRAINT {check}",
-    ):
-        connection.execute(text(statement, **parts))
+def require_values(server: Server, table: Table, column: Column) -> None:
+    """Forbid null in a column again, without holding the table while its rows are read.
+
+    Each statement is a transaction of its own; after a crash in between, all are done again.
+    """
+    parts = {"table": table.query, "check": _check(column), "column": identifier(column.name)}
+
+    def alter(*changes: str) -> None:
+        statement = text("ALTER TABLE {table} " + ", ".join(changes), **parts)
+        server.locking(table.query, "ACCESS EXCLUSIVE", lambda connection: connection.execute(statement))
+
+    drop = "DROP CONSTRAINT IF EXISTS {check}"
+    alter(drop, "ADD CONSTRAINT {check} CHECK ({column} IS NOT NULL) NOT VALID")
+    with server.connection() as connection:
+        connection.execute(text("ALTER TABLE {table} VALIDATE CONSTRAINT {check}", **parts))
+    alter("ALTER COLUMN {column} SET NOT NULL")
+    alter(drop)
+
+
+def _allow_nulls(connection: Any, table: Table, column: Column) -> None:
+    """Undo `require_values`, however far it came."""
+    connection.execute(
+        text(
+            "ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {check}, ALTER COLUMN {column} DROP NOT NULL",
+            table=table.query,
+            check=_check(column),
+            column=identifier(column.name),
+        )
+    )
+
+
+def _check(column: Column) -> Query:
+    return identifier(f"crossfade_{column.number}_not_null")
 
 
 def _in(table: Table, column: str) -> Query:

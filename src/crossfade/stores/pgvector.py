@@ -369,6 +369,8 @@ class PgVector(Store):
         before = self._read()
         names = Names.of(before, self.column, staged)
         mark = before.columns.get(names.mark)
+        if mark is not None and REQUIRED_NOTE in mark.notes and not self.count_null(self.column):
+            pg_switch.require_values(self._server, before, before.column(self.column))
 
         def attempt(connection: Any) -> None:
             with self._server.hold(connection):
@@ -377,10 +379,6 @@ class PgVector(Store):
                 pg_switch.drop(connection, table, names, vectors)
 
         self._server.locking(before.query, "ACCESS EXCLUSIVE", attempt)
-        if mark is not None and REQUIRED_NOTE in mark.notes and not self.count_null(self.column):
-            with self._server.connection() as connection:
-                after = self._read()
-                pg_switch.require_values(connection, after, after.column(self.column))
 
     def _stage(self, staged: Staged) -> tuple[Table, Names]:
         """Make the column, the mark and the trigger of an upgrade, unless they are there."""

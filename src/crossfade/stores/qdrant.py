@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class Qdrant(CollectionStore):
             raise UsageError(f"{address}: points are known by their id; leave ?id={id_column} out")
         self._address = address
         self._client = client_for(f"{address.scheme}://{address.place}")
+        self._foreseen = _Foreseen(self._client, self._errors)
         self._models: Any = load("qdrant_client.models", "qdrant")
         self._alias = address.table
         self.uri = str(Address(address.scheme, address.place, address.table, address.column))
@@ -121,12 +122,12 @@ class Qdrant(CollectionStore):
 
     def _live(self) -> Collection:
         with self._errors():
-            return QdrantCollection(self._client, self._target(), self._vector)
+            return QdrantCollection(self._foreseen, self._target(), self._vector)
 
     def _open(self, name: str) -> Collection | None:
         with self._errors():
             exists = bool(name) and self._client.collection_exists(name)
-            return QdrantCollection(self._client, name, self._vector) if exists else None
+            return QdrantCollection(self._foreseen, name, self._vector) if exists else None
 
     def _new_name(self, staged: Staged) -> str:
         return f"{self._alias}__crossfade_{staged.upgrade}"
@@ -152,7 +153,7 @@ class Qdrant(CollectionStore):
             )
             for field, schema in self._client.get_collection(like.name).payload_schema.items():
                 self._client.create_payload_index(name, field, schema.params or schema.data_type)
-        return QdrantCollection(self._client, name, self._vector)
+        return QdrantCollection(self._foreseen, name, self._vector)
 
     def _clear_half_made(self, name: str) -> None:
         """A crash may have left a new collection that nothing is known of."""
@@ -211,6 +212,22 @@ class Qdrant(CollectionStore):
             return vectors
         unit: FloatMatrix = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
+
+
+class _Foreseen:
+    """A client whose every call raises our errors."""
+
+    def __init__(self, client: Any, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self._client, self._errors = client, errors
+
+    def __getattr__(self, name: str) -> Any:
+        honest = getattr(self._client, name)
+
+        def call(*values: Any, **options: Any) -> Any:
+            with self._errors():
+                return honest(*values, **options)
+
+        return call
 
 
 def client_for(place: str) -> Any:

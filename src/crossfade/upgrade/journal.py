@@ -21,6 +21,7 @@ from crossfade.errors import IllegalTransition, OutOfSpace, StoreError, UpgradeL
 from crossfade.stores import Receipt
 from crossfade.upgrade.lease import Held, Lease, is_dead, locked_by
 from crossfade.upgrade.states import State, may_follow
+from crossfade.vectors.writing import disk_is_full
 
 VERSION = 2
 WAIT_SECONDS = 30.0
@@ -268,7 +269,7 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL" or "full" in str(error):
+            if disk_is_full(error, self.path.parent):
                 raise OutOfSpace(
                     f"{self.path}: no space left on the disk; what was recorded is kept: "
                     "free some space and run the same command again"

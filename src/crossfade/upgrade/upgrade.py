@@ -184,7 +184,7 @@ class Upgrade:
                 )
             if self._writes_column:
                 self._journal.require_lease()
-                drop = self.store.drop_old if state is State.CUT_OVER else self.store.drop_new
+                drop = self.store.drop_new if state is State.ROLLED_BACK else self.store.drop_old
                 drop(self.plan.staging)
             self._journal.move(self.plan.id, State.RETIRED)
         return self.status()
@@ -195,8 +195,9 @@ class Upgrade:
     def _step(self, step: Step) -> Iterator[State]:
         """Be the only writer, from a state that the step may start from."""
         with self._journal.lease(step.name), self.store.alone(step.name):
-            state = self._settled(step)
-            require(step, state, self.plan.id)
+            before, state = self._journal.state(self.plan.id), self._settled(step)
+            if state is before or state not in step.through:  # else: it was done, and only not recorded
+                require(step, state, self.plan.id)
             yield state
 
     def _settled(self, step: Step) -> State:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+LITTLE_BYTES = 1 << 20
 
 
 class VectorWriter(ABC):
@@ -188,12 +190,24 @@ def full_disk_as_error(name: str, rows: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) not in FULL and "No space left" not in str(error):
+        if not disk_is_full(error, Path(name).parent):
             raise
         raise OutOfSpace(
             f"{name}: the disk was full after {rows} rows; nothing was kept; "
             "free some space, or choose another disk, and run it again"
         ) from error
+
+
+def disk_is_full(error: BaseException, folder: Path) -> bool:
+    """Whether an error means that there is no space left; SQLite calls some of these an I/O error.
+
+    Args:
+        folder: that was written to.
+    """
+    said = str(error)
+    if getattr(error, "errno", None) in FULL or "No space left" in said or "disk is full" in said:
+        return True
+    return "disk I/O error" in said and folder.is_dir() and shutil.disk_usage(folder).free < LITTLE_BYTES
 
 
 def sync(path: Path) -> None:
