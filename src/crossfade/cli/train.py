@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossfade.cli import train_clip, train_cross_modal, train_transformation, train_xbt
+from crossfade.cli import (
+    train_clip,
+    train_cross_modal,
+    train_embed_captioned,
+    train_transformation,
+    train_xbt,
+)
 from crossfade.cli.options import Json
 
 if TYPE_CHECKING:
@@ -51,6 +57,7 @@ def register(parent: typer.Typer) -> None:
     train_cross_modal.register(app)
     train_xbt.register(app)
     train_clip.register(app)
+    train_embed_captioned.register(app)
     parent.add_typer(app, name="train")
 
 

@@ -24,6 +24,9 @@ Data = Annotated[
 ]
 Split = Annotated[str | None, typer.Option(help="Split of the data, where it has several.")]
 ImageRoot = Annotated[Path | None, typer.Option(help="Folder of the images that a JSON file names.")]
+CaptionColumn = Annotated[
+    str, typer.Option(help="Column of the captions, in Parquet, tables and the json files of shards.")
+]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="YAML file (default: the settings in the documentation).")
 ]
@@ -51,6 +54,7 @@ def xbt(
     out: Out,
     split: Split = None,
     images: ImageRoot = None,
+    caption_column: CaptionColumn = "caption",
     recipe: RecipeFile = None,
     settings: Settings = None,
     cache: Cache = None,
@@ -68,7 +72,7 @@ def xbt(
     from crossfade.training.xbt_recipe import XbtRecipe
 
     chosen = XbtRecipe.read(recipe, settings or ())
-    pairs = open_image_texts(data, split=split, images=images)
+    pairs = open_image_texts(data, split=split, images=images, caption_column=caption_column)
     with stage_progress() as advance:
         done = train_xbt(chosen, model, projection, pairs, out, cache=cache, device=device, progress=advance)
     emit_json({**done.to_dict(), "skipped": str(pairs.skipped)}) if json else _print(done, str(pairs.skipped))

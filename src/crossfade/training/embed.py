@@ -98,7 +98,7 @@ def _from_bytes(encoder: Encoder, images: LabelledImages, on_corrupt: OnCorrupt)
     names = pa.array(images.labels.names)
     contents, start = images.contents(), 0
     while chunk := list(islice(contents, CHUNK)):
-        vectors, good = _encode(encoder, chunk, on_corrupt)
+        vectors, good = encode_readable(encoder, chunk)
         bad = np.setdiff1d(np.arange(len(chunk)), good)
         lost = images.ids.take(pa.array(start + bad)).to_pylist()
         if lost and on_corrupt == "refuse":
@@ -112,7 +112,7 @@ def _from_bytes(encoder: Encoder, images: LabelledImages, on_corrupt: OnCorrupt)
         start += len(chunk)
 
 
-def _encode(encoder: Encoder, chunk: list[bytes], on_corrupt: OnCorrupt) -> tuple[FloatMatrix, np.ndarray]:
+def encode_readable(encoder: Encoder, chunk: list[bytes]) -> tuple[FloatMatrix, np.ndarray]:
     """Vectors, and which items they are of: one by one where the whole cannot be embedded."""
     try:
         return encoder.encode(chunk), np.arange(len(chunk))
