@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from faiss_backend import FaissBackend
+from milvus_backend import MilvusBackend
 from numpy.typing import NDArray
 from parquet_backend import ParquetBackend
 from pgvector_backend import PgVectorBackend
@@ -69,4 +70,4 @@ class LanceBackend(Backend):
         return by_id(found, column)
 
 
-BACKENDS = (LanceBackend, FaissBackend, ParquetBackend, PgVectorBackend, QdrantBackend)
+BACKENDS = (LanceBackend, FaissBackend, ParquetBackend, PgVectorBackend, QdrantBackend, MilvusBackend)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crossfade.evaluation.search import search
 from crossfade.spaces import Metric, Space
-from crossfade.stores.base import Rows
+from crossfade.stores.base import IndexInfo, Rows
 from crossfade.stores.file_content import merged
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
@@ -49,11 +49,15 @@ class Collection(ABC):
     Attributes:
         name: its own, not an alias.
         dimension, metric: of the vectors.
+        id_name: what the server calls the ids.
+        keeps_null: whether a point may be without a vector.
     """
 
     name: str
     dimension: int
     metric: Metric
+    id_name: str = "id"
+    keeps_null: bool = True
 
     @abstractmethod
     def scan(self, rows: int = BATCH_ROWS) -> Iterator[Points]:
@@ -93,6 +97,10 @@ class Collection(ABC):
     ) -> tuple[list[Any], NDArray[np.float32]]:
         """Ids and scores of the best points, in the collection's own metric."""
 
+    def index(self) -> IndexInfo | None:
+        """ANN index that can be built in a step of its own."""
+        return None
+
     def columns(self, points: Points, names: Sequence[str]) -> dict[str, pa.Array]:
         """Payload by name."""
         return {name: column([one.get(name) for one in points.payloads]) for name in names}
@@ -103,6 +111,10 @@ class Collection(ABC):
         """Ids and scores of the `k` best points of each query; by reading all where the metric is another."""
         if metric == self.metric:
             return [self.nearest(query, k, exact) for query in queries]
+        return self.ranked_by_reading(queries, k, metric)
+
+    def ranked_by_reading(self, queries: FloatMatrix, k: int, metric: Metric) -> list[tuple[list[Any], Any]]:
+        """Ids and scores of the `k` best points of each query, by reading all."""
         best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         ids: list[Any] = []
         for points in self.scan():

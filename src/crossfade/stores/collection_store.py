@@ -43,6 +43,7 @@ from crossfade.stores.file_versions import remove_folder
 from crossfade.stores.id_cache import IdCache
 from crossfade.stores.ledger import NOTHING, Ledger, vector_digests
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
+from crossfade.vectors.ids import first_few
 
 PART_ROWS = 16_384
 PAYLOAD_ROWS = 256
@@ -106,8 +107,9 @@ class CollectionStore(Store):
             rows=rows,
             dimension=live.dimension,
             column_type=f"fixed_size_list<float>[{live.dimension}]",
-            id_column="id",
+            id_column=live.id_name,
             payload=self._payload(live),
+            index=live.index(),
             space=live.space(),
             version=live.name,
             content=f"{live.name} {rows}",
@@ -220,7 +222,7 @@ class CollectionStore(Store):
         made = self._create(live, staged)
         names = {"name": staged.name, "previous": staged.previous}
         collections = {"old": live.name, "new": made.name, "made": secrets.token_hex(8)}
-        write_json(self._facts_file, {**names, **collections})
+        write_json(self._facts_file, {**names, **collections, "upgrade": staged.upgrade})
         made.record_space(staged.new)
         return made
 
@@ -238,6 +240,8 @@ class CollectionStore(Store):
         gone = [one for one in ledger.ids() if one not in present]
         for start in range(0, len(gone), BATCH_ROWS):
             ids = gone[start : start + BATCH_ROWS]
+            there = set(self._old(staged).get(ids).ids)  # a scan beside deletions may have passed over them
+            ids = [one for one in ids if one not in there]
             points = new.get(ids)
             ours = [entry.new if entry else None for entry in ledger.get(points.ids)]
             same = [a == b for a, b in zip(vector_digests(points.vectors, points.null), ours, strict=True)]
@@ -293,6 +297,12 @@ class CollectionStore(Store):
     def drop_new(self, staged: Staged) -> None:
         if self.switched(staged):
             raise StoreError(f"{self.uri}: the new vectors are in use; roll back before they are dropped")
+        if waiting := self._waiting():
+            raise StoreError(
+                f"{self.uri}: {len(waiting)} rows are only in the new collection, which was to be deleted "
+                f"({first_few(waiting)}); add them to the old one with vectors of {staged.old.model}, "
+                "or delete them from the new one"
+            )
         if self._facts():
             self._drop(self._facts()["new"])
         self._forget(staged)
@@ -316,7 +326,20 @@ class CollectionStore(Store):
         return None
 
     def count_null(self, column: str) -> int:
-        return sum(int(np.count_nonzero(batch.null)) for batch in self.scan(column))
+        waiting = len(self._waiting()) if column == self.column else 0
+        return waiting + sum(int(np.count_nonzero(batch.null)) for batch in self.scan(column))
+
+    def _waiting(self) -> list[Any]:
+        """Rows that came after a switch since undone, without the vector that the old collection asks for."""
+        facts = self._facts()
+        new = self._open(facts.get("new", ""))
+        live = self._live()
+        if new is None or new.name == live.name or live.keeps_null:
+            return []
+        known = set(Ledger(self._ledger_file(facts["upgrade"])).ids())
+        found = [one for points in new.scan() for one in points.ids if one not in known]
+        there = set(live.get(found).ids)
+        return [one for one in found if one not in there]
 
     def cache(self, name: str, space: Space) -> IdCache:
         return IdCache(self.neighbourhood / f"{name}.cache.sqlite", space)
@@ -333,8 +356,11 @@ class CollectionStore(Store):
     def _folder(self, staged: Staged) -> Path:
         return self.neighbourhood / staged.upgrade / "parts"
 
+    def _ledger_file(self, upgrade: str) -> Path:
+        return self.neighbourhood / upgrade / "parts" / "ledger.sqlite"
+
     def _ledger(self, staged: Staged) -> Ledger:
-        return Ledger(self._folder(staged) / "ledger.sqlite")
+        return Ledger(self._ledger_file(staged.upgrade))
 
     def _name_of(self, facts: Mapping[str, str], vectors: str) -> str:
         """Name that the collection of some vectors has now."""

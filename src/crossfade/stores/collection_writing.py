@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from crossfade.errors import InvalidVectors
+from crossfade.errors import InvalidVectors, StoreError
 from crossfade.stores.base import Produce, Receipt, Rows, Staged
 from crossfade.stores.collection import Collection, Points, in_order
 from crossfade.stores.collection_parts import Members, checksum_of, digests_of, source_of
 from crossfade.stores.ledger import NOTHING, Entry, Ledger, vector_digests
+from crossfade.vectors.ids import first_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,14 @@ class PointWriter:
         if made.vectors.shape != expected:
             raise InvalidVectors(f"{self.what}: expected new vectors {expected}, got {made.vectors.shape}")
         vectors = made.vectors if written is None else np.where(kept[:, None], written, made.vectors)
-        return Points(points.ids, vectors, ~(made.valid | kept), points.payloads)
+        null = ~(made.valid | kept)
+        if null.any() and not self.new.keeps_null:
+            without = [points.ids[row] for row in np.flatnonzero(null)]
+            raise StoreError(
+                f"{self.what}: {len(without)} rows get no new vector ({first_few(without)}), and this "
+                "collection keeps no row without one; give them what the new model needs, or delete them"
+            )
+        return Points(points.ids, vectors, null, points.payloads)
 
     def _written_by_others(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """New vectors of points without an old one, which only the application can have written."""
@@ -117,7 +125,8 @@ class PointWriter:
             changed = [row for row, one in enumerate(known) if one and one.payload != payloads[row]]
             if changed:
                 self.old.put_payloads(points.select(changed))
-            self._add(points.select([row for row, one in enumerate(known) if one is None]))
+            if self.old.keeps_null:
+                self._add(points.select([row for row, one in enumerate(known) if one is None]))
         self.old.delete([one for one in self.ledger.ids() if one not in seen])
 
     def _add(self, points: Points) -> None:
