@@ -7,7 +7,9 @@ vectors under the name it has always used. Every call reads the store as it is n
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -328,6 +330,10 @@ class Store(ABC):
         switch, every row does.
         """
 
+    def begun(self, staged: Staged) -> bool:
+        """Whether the table itself shows that new vectors of this upgrade are being written."""
+        return False
+
     @abstractmethod
     def publish(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
         """Make the written vectors readable under `staged.name`; returns parts that are not written yet."""
@@ -414,6 +420,18 @@ class Store(ABC):
     def free_bytes(self) -> int | None:
         """Free space on the store's disk; None where it cannot be seen from here."""
         return shutil.disk_usage(existing(self.neighbourhood)).free
+
+    def rehearse(self, batches: Iterator[FloatMatrix], staged: Staged) -> None:
+        """Write vectors as fast as `write_part` would, but to where nobody sees them, and leave nothing."""
+        beside = existing(self.neighbourhood)
+        with (
+            tempfile.TemporaryDirectory(prefix="crossfade-probe-", dir=beside) as folder,
+            (Path(folder) / "vectors").open("wb") as file,
+        ):
+            for vectors in batches:
+                file.write(np.ascontiguousarray(vectors).data)
+            file.flush()
+            os.fsync(file.fileno())
 
     def bytes_for(self, rows: int, dimension: int) -> int:
         """Space that new vectors of some rows take, without an index."""

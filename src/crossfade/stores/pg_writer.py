@@ -165,7 +165,7 @@ class RowWriter:
 
     def _update_all(self, batches: Iterator[_Values]) -> None:
         with self._server.connection() as connection:
-            connection.adapters.register_dumper(_Binary, _dumper(self._new.array_oid))
+            connection.adapters.register_dumper(Binary, dumper(self._new.array_oid))
             for values in batches:
                 try:
                     self._update(connection, values, self._update_query(skip=False))
@@ -237,20 +237,20 @@ class _Values:
         """The parameters for some of the rows."""
         keys = [values[start:stop] for values in self._keys]
         vectors = vector_array(self._oid, self._records[start:stop], self._valid[start:stop])
-        return [*keys, self._versions[start:stop], _Binary(vectors), self.marks[start:stop]]
+        return [*keys, self._versions[start:stop], Binary(vectors), self.marks[start:stop]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Binary:
+class Binary:
     """A parameter in binary form."""
 
     data: bytes
 
 
-def _dumper(oid: int) -> Any:
-    """Sends `_Binary` as it is, as a value of the type `oid`."""
+def dumper(oid: int) -> Any:
+    """Sends `Binary` as it is, as a value of the type `oid`."""
 
-    def dump(self: Any, value: _Binary) -> bytes:
+    def dump(self: Any, value: Binary) -> bytes:
         return value.data
 
     members = {"oid": oid, "format": psycopg.pq.Format.BINARY, "dump": dump}

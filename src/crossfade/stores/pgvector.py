@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from crossfade.errors import DimensionMismatch, StoreError, UsageError
 from crossfade.spaces import Space
-from crossfade.stores import pg_index, pg_lock, pg_obstacles, pg_parts, pg_search, pg_switch
+from crossfade.stores import (
+    pg_index,
+    pg_lock,
+    pg_obstacles,
+    pg_parts,
+    pg_rehearsal,
+    pg_search,
+    pg_switch,
+)
 from crossfade.stores.address import Address
 from crossfade.stores.base import (
     Capabilities,
@@ -262,6 +270,15 @@ class PgVector(Store):
         within = self._drawn().within(int(part.key))
         writer.write(within, produce, rows)
         return receipt_of(self._server, table, names, part, within, staged)
+
+    def rehearse(self, batches: Iterator[FloatMatrix], staged: Staged) -> None:
+        kind = self._read().column(self.column).vector
+        assert kind is not None
+        if not pg_rehearsal.rehearse(self._server, kind, staged.new.dimension, batches):
+            super().rehearse(batches, staged)
+
+    def begun(self, staged: Staged) -> bool:
+        return Names.of(self._read(), self.column, staged).staged
 
     def publish(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
         table, names = self._stage(staged)

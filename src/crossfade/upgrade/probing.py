@@ -1,17 +1,16 @@
-"""Measure, on this disk and with this adapter or encoder, how fast an upgrade will go."""
+"""Measure, with this store and this adapter or encoder, how fast an upgrade will go."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 
 from crossfade.stores import Description, Produce, Store
-from crossfade.stores.base import existing
 from crossfade.upgrade.plans import Estimates, Plan
 from crossfade.upgrade.strategies import Strategy
+from crossfade.vectors import FloatMatrix
 
 BATCHES = 4
 
@@ -38,25 +37,29 @@ def _index_bytes(found: Description, dimension: int) -> int:
 
 def _measure(store: Store, plan: Plan, produce: Produce) -> float:
     """Rows per second over a few batches; the first warms up and does not count."""
-    folder = Path(tempfile.mkdtemp(prefix="crossfade-probe-", dir=existing(store.neighbourhood)))
-    rows, started = 0, 0.0
-    try:
-        with (folder / "vectors").open("wb") as file:
-            for number, batch in enumerate(store.scan(rows=plan.batch_rows, columns=plan.staging.reads)):
-                file.write(produce(batch).vectors.tobytes())
+    counted = _Counted(store, plan, produce)
+    store.rehearse(iter(counted), plan.staging)
+    seconds = time.perf_counter() - counted.started
+    return counted.rows / seconds if counted.rows else _single(store, plan, produce, counted.first)
+
+
+class _Counted:
+    """Makes the vectors of a few batches; counts from the moment that the first has been written."""
+
+    def __init__(self, store: Store, plan: Plan, produce: Produce) -> None:
+        self._store, self._plan, self._produce = store, plan, produce
+        self.rows = self.first = 0
+        self.started = time.perf_counter()
+
+    def __iter__(self) -> Iterator[FloatMatrix]:
+        batches = self._store.scan(rows=self._plan.batch_rows, columns=self._plan.staging.reads)
+        with closing(batches):
+            for number, batch in enumerate(islice(batches, BATCHES + 1)):
+                yield self._produce(batch).vectors
                 if number == 0:
-                    started = time.perf_counter()
-                    first = len(batch)
+                    self.first, self.started = len(batch), time.perf_counter()
                 else:
-                    rows += len(batch)
-                if number == BATCHES:
-                    break
-            file.flush()
-            os.fsync(file.fileno())
-        seconds = time.perf_counter() - started
-        return rows / seconds if rows else _single(store, plan, produce, first)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+                    self.rows += len(batch)
 
 
 def _single(store: Store, plan: Plan, produce: Produce, rows: int) -> float:
