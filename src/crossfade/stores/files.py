@@ -398,7 +398,10 @@ class FileStore(Store):
         """The vectors called `name`, of the version that is there now."""
         path = self._live if name in (None, self.column) else self._versions.place(str(name))
         if not path.exists():
-            raise StoreError(f"{self.uri}: no vectors {name!r}; there are {self.column!r}")
+            raise StoreError(
+                f"{self.uri}: no vectors {name!r}, only {self.column!r}; if the file was replaced too often "
+                "for its new version to be written, let its writers pause and run crossfade apply again"
+            )
         version = self._version_of(path)
         held = self._opened.get(path)
         if held is None or held[0] != version:

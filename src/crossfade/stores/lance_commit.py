@@ -45,9 +45,13 @@ def rename(dataset: Any, names: Mapping[str, str], scratch: Path, *, strict: boo
 
     `alter_columns` would rename them whatever others have written meanwhile. The schema for the
     stricter commit comes from a clone without data, since field ids cannot be set otherwise.
+
+    Args:
+        scratch: folder that nobody else uses, for the clone; whatever a crash left there is deleted.
     """
     lance = load("lance", "lance")
-    clone = scratch / f"clone-{uuid.uuid4().hex}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    clone = scratch / uuid.uuid4().hex
     try:
         renamed = dataset.shallow_clone(str(clone.absolute()), reference=dataset.version)
         renamed.alter_columns(*({"path": old, "name": new} for old, new in names.items()))
@@ -55,7 +59,7 @@ def rename(dataset: Any, names: Mapping[str, str], scratch: Path, *, strict: boo
         operation = lance.LanceOperation.Project(renamed.lance_schema, preserves_nullability=not strict)
         lance.LanceDataset.commit(dataset, operation, read_version=dataset.version, max_retries=0)
     finally:
-        shutil.rmtree(clone, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _drop_stale_spaces(dataset: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -335,7 +336,7 @@ class LanceDB(Store):
             if (missing := self._missing(dataset, staged, receipts)) and strict:
                 return missing
             names = {self.column: staged.previous, staged.name: self.column}
-            rename(dataset, names, self.neighbourhood, strict=strict)
+            rename(dataset, names, self._scratch(staged), strict=strict)
             return self._missing(self._open(), staged, receipts)
 
         missing = committed(attempt, self.uri)
@@ -350,7 +351,7 @@ class LanceDB(Store):
                 return
             self._shelf(staged).put_back(self._open(), staged.previous, "old")
             names = {self.column: staged.name, staged.previous: self.column}
-            rename(self._open(), names, self.neighbourhood, strict=False)
+            rename(self._open(), names, self._scratch(staged), strict=False)
 
         committed(attempt, self.uri)
         with store_errors(self.uri):
@@ -363,14 +364,14 @@ class LanceDB(Store):
 
     def drop_old(self, staged: Staged) -> None:
         self._drop_column(staged.previous)
-        self._shelf(staged).clear()
+        self._clear(staged)
 
     def drop_new(self, staged: Staged) -> None:
         if self.switched(staged):
             raise StoreError(f"{self.uri}: the new vectors are in use; roll back before they are dropped")
         published = staged.name in self._open().schema.names
         self._drop_column(staged.name)
-        self._shelf(staged).clear()
+        self._clear(staged)
         if not published:
             for path in self._data.glob(f"crossfade-{staged.upgrade}-*.lance"):
                 path.unlink()
@@ -382,6 +383,13 @@ class LanceDB(Store):
                 dataset.drop_columns([name])
 
         committed(attempt, self.uri)
+
+    def _clear(self, staged: Staged) -> None:
+        self._shelf(staged).clear()
+        shutil.rmtree(self._scratch(staged), ignore_errors=True)
+
+    def _scratch(self, staged: Staged) -> Path:
+        return self.neighbourhood / staged.upgrade / "clone"
 
     def _shelf(self, staged: Staged) -> lance_index.IndexShelf:
         return lance_index.IndexShelf(self.neighbourhood / staged.upgrade / "indexes")

@@ -8,7 +8,7 @@ from typing import Any
 
 from crossfade.upgrade.journal import Journal, Transition
 from crossfade.upgrade.plans import Plan
-from crossfade.upgrade.states import NEXT, State
+from crossfade.upgrade.states import NEXT, RETIRE, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Status:
         skipped: rows that were left without a new vector.
         holder: the process at work (host, pid, action), if any.
         history: transitions, oldest first.
+        interrupted: a step that was begun and has not ended, though nobody is at work: readers may see
+            either gallery until it, or another one, is run.
         remarks: what a person should know.
         next: what to do next.
     """
@@ -35,6 +37,7 @@ class Status:
     skipped: int = 0
     holder: dict[str, Any] | None = None
     history: tuple[Transition, ...] = ()
+    interrupted: str = ""
     remarks: tuple[str, ...] = ()
     next: str = ""
 
@@ -54,14 +57,25 @@ class Status:
             {"at": _when(one.at), "from": one.source, "to": one.target, "note": one.note}
             for one in self.history
         ]
-        plain = ("id", "store", "strategy", "rows_done", "rows_total", "skipped", "holder", "next")
+        plain = (
+            "id",
+            "store",
+            "strategy",
+            "rows_done",
+            "rows_total",
+            "skipped",
+            "holder",
+            "interrupted",
+            "next",
+        )
         values = {name: getattr(self, name) for name in plain}
         return {**values, "state": self.state.value, "remarks": list(self.remarks), "history": history}
 
 
 def read_status(journal: Journal, plan: Plan) -> Status:
     """Where the upgrade of `plan` stands; never waits for the process at work."""
-    receipts, state = journal.receipts(plan.id), journal.state(plan.id)
+    holder, receipts, state = journal.holder(), journal.receipts(plan.id), journal.state(plan.id)
+    interrupted = "" if holder else journal.fact(plan.id, "begun", "")
     done = sum(receipt.rows for receipt in receipts.values())
     keeps = plan.strategy == "keep"
     return Status(
@@ -72,11 +86,19 @@ def read_status(journal: Journal, plan: Plan) -> Status:
         rows_done=done,
         rows_total=max(done, int(journal.fact(plan.id, "rows_total", plan.estimates.rows))),
         skipped=len(journal.skipped(plan.id)),
-        holder=journal.holder(),
+        holder=holder,
         history=tuple(journal.history(plan.id)),
+        interrupted=interrupted,
         remarks=tuple(journal.fact(plan.id, "remarks", [])),
-        next="nothing: the plan keeps the old model" if keeps else NEXT[state],
+        next="nothing: the plan keeps the old model" if keeps else _next(state, interrupted),
     )
+
+
+def _next(state: State, interrupted: str) -> str:
+    if not interrupted:
+        return NEXT[state]
+    confirmed = " --confirm" if interrupted == RETIRE.name else ""
+    return f"crossfade {interrupted}{confirmed} again: it was interrupted"
 
 
 def _when(at: float) -> str:

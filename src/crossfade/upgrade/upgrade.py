@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from crossfade.adapters import Adapter
 from crossfade.encoders import Encoder, open_encoder
@@ -160,14 +161,15 @@ class Upgrade:
                     "run crossfade apply and crossfade verify first"
                 )
             note = self._switch(progress, encoder) if self._writes_column else ""
-            self._journal.move(self.plan.id, State.CUT_OVER, note, remarks=[], served=True, switching=False)
+            self._move(State.CUT_OVER, note, remarks=[], served=True, switching=False)
         return self.status()
 
     def rollback(self) -> Status:
         """Put the old vectors back in use, at once for all readers; the new ones are kept."""
         with self._step(ROLLBACK) as state:
-            remarks = self._switch_back() if self._writes_column and state is State.CUT_OVER else []
-            self._journal.move(self.plan.id, State.ROLLED_BACK, remarks=remarks, served=False)
+            in_use = self._writes_column and state is not State.PLANNED
+            remarks = self._switch_back() if in_use and self.store.switched(self.plan.staging) else []
+            self._move(State.ROLLED_BACK, remarks=remarks, served=False)
         return self.status()
 
     def retire(self, confirm: bool = False) -> Status:
@@ -183,10 +185,10 @@ class Upgrade:
                     "say so with --confirm (confirm=True)"
                 )
             if self._writes_column:
-                self._journal.require_lease()
+                self._begin(RETIRE)
                 drop = self.store.drop_new if state is State.ROLLED_BACK else self.store.drop_old
                 drop(self.plan.staging)
-            self._journal.move(self.plan.id, State.RETIRED)
+            self._move(State.RETIRED)
         return self.status()
 
     # --- what the steps are made of -------------------------------------------------------------
@@ -206,18 +208,25 @@ class Upgrade:
         resumes = step is CUTOVER and self._journal.fact(self.plan.id, "switching", False)
         if not self._writes_column or resumes or state in (State.PLANNED, State.RETIRED):
             return state
-        switched, move = self.store.switched(self.plan.staging), self._journal.move
+        switched = self.store.switched(self.plan.staging)
         if switched and state in (State.VERIFIED, State.ROLLED_BACK):
             note = "found switched after an interruption"
-            move(self.plan.id, State.CUT_OVER, note, served=True, switching=False)
+            self._move(State.CUT_OVER, note, served=True, switching=False)
         elif not switched and state is State.CUT_OVER and self.store.space() == self.plan.new:
-            move(self.plan.id, State.RETIRED, "found without old vectors after an interruption")
+            self._move(State.RETIRED, "found without old vectors after an interruption")
         elif not switched and state is State.CUT_OVER:
-            move(self.plan.id, State.ROLLED_BACK, "found switched back after an interruption", served=False)
+            self._move(State.ROLLED_BACK, "found switched back after an interruption", served=False)
         return self._journal.state(self.plan.id)
 
+    def _begin(self, step: Step) -> None:
+        """Note that readers may be moved, or vectors deleted, from now on; `_move` notes the end of it."""
+        self._journal.set(self.plan.id, begun=step.name)
+
+    def _move(self, target: State, note: str = "", **facts: Any) -> None:
+        self._journal.move(self.plan.id, target, note, begun="", **facts)
+
     def _check_store(self, state: State) -> None:
-        begun = state is not State.PLANNED
+        begun = state is not State.PLANNED or (self._writes_column and self.store.begun(self.plan.staging))
         checking.require_unchanged(self.plan, self.store.describe(), begun=begun)
         if self._writes_column:
             pending = sum(part.rows for part in self._pending())
@@ -265,7 +274,7 @@ class Upgrade:
 
     def _switch(self, progress: Progress | None, encoder: Encoder | None) -> str:
         """Switch, writing what others added until nothing is missing any more."""
-        self._journal.set(self.plan.id, switching=True)
+        self._journal.set(self.plan.id, switching=True, begun=CUTOVER.name)
         late = rounds = 0
 
         def write(pending: list[Part]) -> None:
@@ -291,7 +300,7 @@ class Upgrade:
         for part in self._pending():
             written = Receipt(part.key, part.source, part.rows, 0, "", {})
             self._journal.record(self.plan.id, written)
-        self._journal.require_lease()
+        self._begin(ROLLBACK)
         self.store.switch_back(self.plan.staging)
         missing = self.store.count_null(self.store.column)
         if not missing:
