@@ -27,6 +27,13 @@ class Proxy:
         self._listener.listen(32)
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def close(self) -> None:
+        """Cut everything, and take no more connections."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
     def cut(self, *, closed: float = 0.0) -> None:
         """Cut every connection, and refuse further ones for so many seconds."""
         with self._lock:
@@ -49,7 +56,10 @@ class Proxy:
 
     def _accept(self) -> None:
         while True:
-            client = self._listener.accept()[0]
+            try:
+                client = self._listener.accept()[0]
+            except OSError:  # closed
+                return
             if time.monotonic() < self._closed_until:
                 _close(client)
                 continue

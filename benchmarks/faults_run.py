@@ -103,7 +103,7 @@ class Harness:
         if self._qdrant is not None:
             self._qdrant.close()
         if self._postgres is not None:
-            self._postgres.stop()
+            self._postgres.close()
 
     def cells(self) -> list[tuple[World, Fault]]:
         """Every fault that can happen to every store."""

@@ -51,6 +51,11 @@ class Postgres:
         """Through the proxy."""
         return f"postgresql:///{database}?host={self.proxied}&user=postgres"
 
+    def close(self) -> None:
+        """Stop for good."""
+        self.proxy.close()
+        self.stop()
+
     def stop(self) -> None:
         """Stop without finishing anything; what was committed is recovered at the next start."""
         command = [self._server.bin_path / "pg_ctl", "-w", "-D", self.data, "-m", "immediate", "stop"]
@@ -165,6 +170,7 @@ class Qdrant:
 
     def close(self) -> None:
         """Take no more connections."""
+        self.proxy.close()
         self._server.close()
 
 
