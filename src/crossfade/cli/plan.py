@@ -10,6 +10,7 @@ import typer
 from crossfade.cli.options import Json, OldSpace, OnInvalid
 
 if TYPE_CHECKING:
+    from crossfade.evaluation.bridge import Sample
     from crossfade.spaces import Space
 
 
@@ -42,6 +43,17 @@ def plan(
         float | None,
         typer.Option(min=0, max=1, help="Share of the full backfill's quality to reach (partial)."),
     ] = None,
+    held_out_old: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Items under the old model that the adapter was not fitted on: choose on them how scores "
+            "of lifted and re-embedded rows come into one ranking (partial).",
+        ),
+    ] = None,
+    held_out_new: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The same items under the new model.")
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +85,7 @@ def plan(
 
     measured = read_evaluation(evaluation) if evaluation else None
     embedder = open_encoder(encoder) if encoder else None
+    held_out = _held_out(held_out_old, held_out_new, old_space, new_space)
     with stderr().status("reading the gallery, measuring the speed"):
         made = make(
             store,
@@ -89,6 +102,7 @@ def plan(
             side=side,
             budget=budget,
             target_quality=target_quality,
+            held_out=held_out,
             encoders={"items": encoder} if encoder else None,
             on_invalid=on_invalid,
             force=force,
@@ -99,6 +113,21 @@ def plan(
         return
     stdout().print(facts_panel(f"plan {made.id}", made.summary()))
     stdout().print(f"written to {out}; next: crossfade apply {out}", markup=False)
+
+
+def _held_out(
+    old: str | None, new: str | None, old_space: str | None, new_space: str | None
+) -> Sample | None:
+    from crossfade.cli.reading import Reading
+    from crossfade.errors import UsageError
+    from crossfade.evaluation.bridge import Sample
+
+    if (old is None) != (new is None):
+        raise UsageError("--held-out-old and --held-out-new belong together; give both or none")
+    if old is None or new is None:
+        return None
+    sides = Reading(old_space, new_space).sides(old, new)
+    return Sample(sides.old, sides.new)
 
 
 def _space(text: str | None, dimension: int | None) -> Space | None:

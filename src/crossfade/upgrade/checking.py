@@ -7,8 +7,8 @@ from pathlib import Path
 from crossfade.adapters import Adapter, load_adapter
 from crossfade.errors import OutOfSpace, StoreChanged
 from crossfade.stores import Description, Store
-from crossfade.upgrade.planning import adapter_checksum
 from crossfade.upgrade.plans import Plan
+from crossfade.upgrade.settling import adapter_checksum
 from crossfade.upgrade.strategies import strategy
 from crossfade.upgrade.wording import size
 

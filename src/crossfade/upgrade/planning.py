@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from crossfade.adapters import Adapter, load_adapter
+from crossfade.adapters import Adapter
 from crossfade.encoders.base import Encoder
 from crossfade.errors import (
     DataError,
     DuplicateIds,
     InvalidVectors,
     StoreError,
-    UnknownSpace,
-    UnreadableFile,
     UsageError,
-    WrongDirection,
 )
+from crossfade.evaluation.bridge import Sample
 from crossfade.evaluation.result import Evaluation
 from crossfade.spaces import Space
 from crossfade.stores import Store, open_store
 from crossfade.upgrade import choosing, probing, quality
-from crossfade.upgrade.compatible import compatible_space, planned_as, require_searching
+from crossfade.upgrade.compatible import planned_as, require_searching
 from crossfade.upgrade.inspection import Scan, scan_problems, scan_store
-from crossfade.upgrade.plans import AdapterFile, Estimates, OnInvalid, Plan, require_choice
+from crossfade.upgrade.mixing import choose_mix
+from crossfade.upgrade.plans import Estimates, OnInvalid, Plan, require_choice
 from crossfade.upgrade.producing import Producer
 from crossfade.upgrade.quality import Choice
+from crossfade.upgrade.settling import (
+    Request,
+    adapter_file,
+    compatible_model,
+    find_adapter,
+    settle_spaces,
+)
 from crossfade.upgrade.strategies import NAMES, Strategy
 from crossfade.upgrade.strategies import strategy as find_strategy
-from crossfade.vectors.metadata import settle_space
 
 PARTIAL = "partial"
 ONLY_WRITERS = ("name", "index")
 """Kinds of obstacles that matter only where a column is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What the caller of `plan` wants, read and checked."""
-
-    store: Store
-    choice: Choice
-    evaluation: Evaluation | None
-    adapter: Adapter | str | Path | None
-    encoder: Encoder | None
 
 
 def plan(
@@ -68,6 +61,7 @@ def plan(
     side: str = "",
     budget: float | None = None,
     target_quality: float | None = None,
+    held_out: Sample | None = None,
     encoders: Mapping[str, str] | None = None,
     on_invalid: OnInvalid = "refuse",
     changed_rows: float = 0.0,
@@ -93,6 +87,8 @@ def plan(
         budget: share of the rows to embed again, for a partial backfill.
         target_quality: share of the full backfill's quality to reach, in place of a budget; read off the
             evaluation's backfill curve.
+        held_out: items under both models that the adapter was not fitted on: for a partial backfill, chooses
+            how the scores of lifted and re-embedded rows come into one ranking.
         encoders: what makes vectors, in words, by role: old, new, items.
         on_invalid: NaN, infinite, zero or null vectors: refuse, or skip (listed, left null).
         changed_rows: share of rows that may be added or removed until the plan is applied.
@@ -110,10 +106,10 @@ def plan(
     measured = quality.as_evaluation(evaluation)
     wanted = Choice(strategy or "", "", weight, depth, first_stage, row)
     choice = _choose(wanted, measured, mapped=adapter is not None)
-    request = _Request(opened, choice, measured, adapter, encoder)
-    own = None if adapter is not None else _compatible(request, old)
-    map_, location = (None, "") if own else _adapter(request)
-    spaces = _spaces(request, map_, old, own or new)
+    request = Request(opened, choice, measured, adapter, encoder, held_out)
+    own = None if adapter is not None else compatible_model(request, old)
+    map_, location = (None, "") if own else find_adapter(request)
+    spaces = settle_spaces(request, map_, old, own or new)
     draft = _draft(request, spaces, map_, on_invalid, changed_rows)
     draft = replace(draft, compatible=own is not None)
     draft = replace(draft, items=items, side=side, encoders=dict(encoders or {}), forced=force)
@@ -153,19 +149,15 @@ def _choose(wanted: Choice, evaluation: Evaluation | None, *, mapped: bool) -> C
     return quality.completed(wanted, evaluation.tasks[0].row(key)) if key else wanted
 
 
-def _compatible(request: _Request, old: Space | str | None) -> Space | None:
-    """Space of the new model if its queries need no map."""
-    found = request.store.describe()
-    if not found.dimension or (found.space is None and old is None):
-        return None
-    settled = settle_space(found.space, old, found.dimension, found.uri)
-    return compatible_space(request.choice, request.evaluation, request.encoder, settled)
-
-
 def _budget(
-    request: _Request, adapter: Adapter | None, budget: float | None, target: float | None
+    request: Request, adapter: Adapter | None, budget: float | None, target: float | None
 ) -> float | None:
     if request.choice.strategy != PARTIAL:
+        if request.held_out is not None:
+            raise UsageError(
+                f"held-out items are for a partial backfill, not for {request.choice.strategy}; "
+                "leave them out"
+            )
         if budget is not None or target is not None:
             raise UsageError(
                 f"a budget or a target quality is for a partial backfill, not for {request.choice.strategy}; "
@@ -188,74 +180,8 @@ def _budget(
     return found
 
 
-def _adapter(request: _Request) -> tuple[Adapter | None, str]:
-    """The adapter in memory, and where it is saved; empty if it is not yet."""
-    needed = find_strategy(request.choice.strategy).direction
-    if needed is None:
-        return None, ""
-    given = request.adapter
-    if given is None and request.evaluation is not None:
-        given = _from_evaluation(request.evaluation, request.choice)
-    if given is None:
-        raise UsageError(
-            f"strategy {request.choice.strategy} needs an adapter; fit one "
-            f"(crossfade fit --direction {needed}) and name it (--adapter DIR)"
-        )
-    if isinstance(given, (str, Path)):
-        return load_adapter(given), str(given)
-    return given, ""
-
-
-def _from_evaluation(evaluation: Evaluation, choice: Choice) -> Adapter | None:
-    found: Adapter | None = evaluation.adapters.get(choice.row)
-    if found is None and choice.method:
-        direction = find_strategy(choice.strategy).direction
-        prefix = "gallery" if direction == "forward" else "query"
-        found = evaluation.adapters.get(f"{prefix}:{choice.method}")
-    return found
-
-
-def _spaces(
-    request: _Request, adapter: Adapter | None, old: Space | str | None, new: Space | None
-) -> tuple[Space, Space]:
-    found = request.store.describe()
-    if not found.dimension:
-        raise StoreError(f"{found.uri}: no vectors to upgrade; the table has {found.rows} rows")
-    settled = settle_space(found.space, old, found.dimension, found.uri)
-    _require_direction(adapter, request.choice.strategy, settled)
-    candidates = [new, *_spaces_of(adapter, request.choice.strategy)]
-    candidates += [request.evaluation.new] if request.evaluation else []
-    candidates += [request.encoder.space] if request.encoder else []
-    known = [one for one in candidates if one is not None]
-    if not known and request.choice.strategy != "keep":
-        raise UnknownSpace(
-            "nothing says what the new model is; name it with --new-space NAME (new= in Python)"
-        )
-    return settled, known[0] if known else settled
-
-
-def _require_direction(adapter: Adapter | None, strategy: str, old: Space) -> None:
-    """An adapter of the wrong direction is named as such, before its spaces confuse everything else."""
-    if adapter is None:
-        return
-    forward = find_strategy(strategy).direction == "forward"
-    if old == (adapter.target if forward else adapter.source):
-        raise WrongDirection(
-            f"strategy {strategy} needs a map {'from' if forward else 'into'} {old}; this {adapter.name} "
-            f"adapter maps from {adapter.source} to {adapter.target}: fit one in the other direction "
-            f"(crossfade fit --direction {'forward' if forward else 'backward'})"
-        )
-
-
-def _spaces_of(adapter: Adapter | None, strategy: str) -> list[Space | None]:
-    if adapter is None:
-        return []
-    forward = find_strategy(strategy).direction == "forward"
-    return [adapter.target if forward else adapter.source]
-
-
 def _draft(
-    request: _Request,
+    request: Request,
     spaces: tuple[Space, Space],
     adapter: Adapter | None,
     on_invalid: OnInvalid,
@@ -284,7 +210,7 @@ def _draft(
     )
 
 
-def _checked(request: _Request, draft: Plan, adapter: Adapter | None, location: str) -> Plan:
+def _checked(request: Request, draft: Plan, adapter: Adapter | None, location: str) -> Plan:
     chosen = find_strategy(draft.strategy)
     chosen.check(draft, adapter)
     _require_clear(request.store, draft, chosen)
@@ -297,12 +223,14 @@ def _checked(request: _Request, draft: Plan, adapter: Adapter | None, location: 
     if draft.budget is not None and adapter is not None:
         chosen_items = choosing.choose_items(request.store, draft, adapter, draft.budget)
         draft = replace(draft, chosen=chosen_items)
+    if request.held_out is not None and adapter is not None:
+        draft = replace(draft, mix=choose_mix(request.store, draft, adapter, request.held_out))
     draft = replace(draft, estimates=_estimate(request, draft, chosen, adapter))
     draft = replace(draft, steps=chosen.steps(draft), way_back=chosen.way_back(draft))
-    return replace(draft, adapter=_file(request.store, draft, adapter, location)) if adapter else draft
+    return replace(draft, adapter=adapter_file(request.store, draft, adapter, location)) if adapter else draft
 
 
-def _with_quality(request: _Request, draft: Plan) -> Plan:
+def _with_quality(request: Request, draft: Plan) -> Plan:
     if request.evaluation is None:
         return draft
     quality.require_spaces(request.evaluation, draft.old, None if draft.compatible else draft.new)
@@ -365,36 +293,9 @@ def _require_change(draft: Plan) -> None:
         )
 
 
-def _estimate(request: _Request, draft: Plan, chosen: Strategy, adapter: Adapter | None) -> Estimates:
+def _estimate(request: Request, draft: Plan, chosen: Strategy, adapter: Adapter | None) -> Estimates:
     if chosen.writes != "column" or (chosen.embeds and request.encoder is None):
         return probing.estimate(request.store, draft, chosen, None)
     made = chosen.producer(draft, adapter, request.encoder)
     produce = Producer(made, "skip", chosen.lifts, draft.new.dimension, draft.store)
     return probing.estimate(request.store, draft, chosen, produce)
-
-
-def _file(store: Store, draft: Plan, adapter: Adapter, location: str) -> AdapterFile:
-    """Where the adapter is; one in memory is saved beside the table."""
-    if not location:
-        folder = store.neighbourhood / draft.id / "adapter"
-        adapter.save_pretrained(folder)
-        location = str(folder)
-    return AdapterFile(str(Path(location).absolute()), adapter.name, adapter_checksum(Path(location)))
-
-
-def adapter_checksum(directory: Path) -> str:
-    """SHA-256 over the files that make an adapter what it is.
-
-    Raises:
-        UnreadableFile: one is missing.
-    """
-    digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        try:
-            digest.update((directory / name).read_bytes())
-        except OSError as error:
-            raise UnreadableFile(
-                f"{directory / name}: cannot be read ({error.strerror}); the plan needs this adapter: "
-                "restore it, or plan again"
-            ) from None
-    return digest.hexdigest()

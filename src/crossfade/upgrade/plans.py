@@ -37,6 +37,39 @@ class ChosenItems:
 
 
 @dataclass(frozen=True, slots=True)
+class Mix:
+    """How lifted and re-embedded rows of one column come into one ranking, as measured on held-out items.
+
+    Attributes:
+        levelling, sha256: file that says how lifted vectors are moved before they are written; empty if not.
+        merge: how a search brings the scores together, as `Merge.to_dict` has it.
+        figures: share of a full backfill's ten nearest that is found, by way (``raw``: nothing is done).
+        items: on which this was measured.
+    """
+
+    levelling: str
+    sha256: str
+    merge: Mapping[str, Any]
+    figures: Mapping[str, Mapping[str, float]]
+    items: int
+
+    def __str__(self) -> str:
+        method = self.merge["method"]
+        read = "levelled" if self.levelling else "raw"
+        searched = read if method == "raw" else f"levelled, {method}" if self.levelling else str(method)
+        ways = dict.fromkeys(["raw", read, searched])
+        found = ", ".join(f"{way} {_figure(self.figures[way])}" for way in ways)
+        return (
+            f"{read} vectors; crossfade search: {searched} scores (of a full backfill's ten nearest found, "
+            f"on {self.items:,} held-out items: {found})"
+        )
+
+
+def _figure(one: Mapping[str, float]) -> str:
+    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """What an evaluation measured for one task, on its primary metric.
 
@@ -103,6 +136,7 @@ class Plan:
         side: column that holds the side-information, for adapters that take it.
         budget: share of the rows that a partial backfill embeds again.
         chosen: which rows these are.
+        mix: how lifted and re-embedded rows come into one ranking; None where nothing was measured.
         encoders: what makes vectors, in words, by role: ``old``, ``new``, ``items``.
         staged, previous: column of the new vectors until the switch, and of the old ones after it.
         on_invalid: NaN, infinite, zero and null vectors: ``refuse``, or ``skip`` (listed, left null).
@@ -133,6 +167,7 @@ class Plan:
     side: str = ""
     budget: float | None = None
     chosen: ChosenItems | None = None
+    mix: Mix | None = None
     encoders: Mapping[str, str] = field(default_factory=dict)
     staged: str = ""
     previous: str = ""
@@ -218,6 +253,7 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
     read["old"], read["new"] = Space.from_dict(values["old"]), Space.from_dict(values["new"])
     read["adapter"] = AdapterFile(**values["adapter"]) if values["adapter"] else None
     read["chosen"] = ChosenItems(**values["chosen"]) if values.get("chosen") else None
+    read["mix"] = Mix(**values["mix"]) if values.get("mix") else None
     read["quality"] = tuple(
         Quality(**{**one, "difference": tuple(one["difference"])}) for one in values["quality"]
     )

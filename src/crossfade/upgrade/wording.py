@@ -30,6 +30,15 @@ def plan_summary(plan: Plan) -> Facts:
         facts.append(("side-information", f"column {plan.side}"))
     if plan.chosen:
         facts.append(("embedded again", f"{plan.chosen.count:,} items, listed in {plan.chosen.path}"))
+    if plan.mix:
+        facts.append(("mixed scores", str(plan.mix)))
+    elif plan.strategy == "partial":
+        facts.append(
+            (
+                "mixed scores",
+                "compared as they are, not measured; lifted rows may come first (--held-out-old)",
+            )
+        )
     facts += [("quality", str(one)) for one in plan.quality] or [
         ("quality", "not measured; run crossfade evaluate")
     ]

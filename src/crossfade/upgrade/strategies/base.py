@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from crossfade.adapters import Adapter
 from crossfade.encoders.base import Encoder
@@ -95,6 +96,20 @@ class Strategy(ABC):
     @abstractmethod
     def answer(self, gallery: Gallery, queries: Queries, k: int, columns: Sequence[str]) -> list[Hits]:
         """Search after the cutover: the `k` best rows of each query."""
+
+
+def best_hits(hits: Hits, scores: np.ndarray, k: int) -> Hits:
+    """The `k` best of `hits` by other scores (n,), best first."""
+    best = np.argsort(-scores, kind="stable")[:k]
+    chosen = pa.array(best)
+    columns = {name: values.take(chosen) for name, values in hits.columns.items()}
+    return replace(
+        hits,
+        ids=hits.ids.take(chosen),
+        scores=np.asarray(scores[best], dtype=np.float32),
+        handles=hits.handles[best],
+        columns=columns,
+    )
 
 
 def _require_as_long(plan: Plan) -> None:

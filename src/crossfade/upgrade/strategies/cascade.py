@@ -6,7 +6,6 @@ Vectors made on the way are kept beside the table, so the gallery backfills itse
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from crossfade.errors import InvalidVectors, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import Hits
 from crossfade.upgrade.plans import Plan
-from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy
+from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy, best_hits
 from crossfade.upgrade.strategies.interpolate import interpolated, require_weight
 from crossfade.vectors import FloatMatrix
 from crossfade.vectors.checks import find_invalid
@@ -118,13 +117,7 @@ def _embed(gallery: Gallery, ids: pa.Array, handles: np.ndarray) -> FloatMatrix:
 
 
 def _reranked(hits: Hits, query: FloatMatrix, vectors: _Vectors, space: Space, k: int) -> Hits:
-    scores = similarity(query, vectors.of(hits.ids), space)
-    best = np.argsort(-scores, kind="stable")[:k]
-    chosen = pa.array(best)
-    columns = {name: values.take(chosen) for name, values in hits.columns.items()}
-    return replace(
-        hits, ids=hits.ids.take(chosen), scores=scores[best], handles=hits.handles[best], columns=columns
-    )
+    return best_hits(hits, similarity(query, vectors.of(hits.ids), space), k)
 
 
 def similarity(query: FloatMatrix, vectors: FloatMatrix, space: Space) -> np.ndarray:

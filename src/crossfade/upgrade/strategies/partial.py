@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,11 +12,17 @@ import pyarrow.compute as pc
 from crossfade.adapters import Adapter
 from crossfade.encoders.base import Encoder
 from crossfade.errors import UsageError
-from crossfade.stores import Produce, Produced, Rows
-from crossfade.upgrade.plans import Plan
+from crossfade.evaluation.levelling import Levelling
+from crossfade.evaluation.merging import LIFTED, RAW, RE_EMBEDDED, Merge
+from crossfade.stores import Hits, Produce, Produced, Rows
+from crossfade.upgrade.plans import ChosenItems, Plan
+from crossfade.upgrade.strategies.base import Gallery, Queries, best_hits
 from crossfade.upgrade.strategies.gallery import Lift, column_steps
 from crossfade.upgrade.strategies.lifting import lift
 from crossfade.vectors.ids import normalize_ids
+
+OVERFETCH = 10
+"""Rows fetched for every one that is returned, where scores are brought together after the search."""
 
 
 class Partial(Lift):
@@ -55,12 +64,47 @@ class Partial(Lift):
         assert adapter is not None
         assert plan.chosen is not None
         plan.new.require_same(encoder.space, "encoder of the raw items")
-        chosen, embed, lifting = read_chosen(plan.chosen), encoder, adapter
-        return lambda rows: _produced(rows, plan, lifting, embed, chosen)
+        chosen, embed, lifting, level = read_chosen(plan.chosen), encoder, adapter, _levelling(plan)
+        return lambda rows: _produced(rows, plan, lifting, embed, chosen, level)
+
+    def answer(self, gallery: Gallery, queries: Queries, k: int, columns: Sequence[str]) -> list[Hits]:
+        plan = gallery.plan
+        merge = Merge.from_dict(plan.mix.merge) if plan.mix else Merge()
+        if merge.method == RAW:
+            return super().answer(gallery, queries, k, columns)
+        fetched = gallery.search(queries.new, k * OVERFETCH, columns, plan.new)
+        return [_merged(hits, plan, merge, k) for hits in fetched]
 
 
-def _produced(rows: Rows, plan: Plan, adapter: Adapter, encoder: Encoder, chosen: pa.Array) -> Produced:
+def _levelling(plan: Plan) -> Levelling | None:
+    from crossfade.upgrade.mixing import read_levelling
+
+    if plan.mix is None or not plan.mix.levelling:
+        return None
+    return read_levelling(plan.mix.levelling, plan.mix.sha256, plan.new.dimension)
+
+
+def _merged(hits: Hits, plan: Plan, merge: Merge, k: int) -> Hits:
+    """The `k` best by scores that compare across origins."""
+    assert plan.chosen is not None
+    again = pc.is_in(normalize_ids(hits.ids, plan.store), _chosen_ids(plan.chosen))
+    origins = np.where(again.to_numpy(zero_copy_only=False), RE_EMBEDDED, LIFTED)
+    return best_hits(hits, merge(hits.scores[None, :], origins)[0], k)
+
+
+@lru_cache(maxsize=4)
+def _chosen_ids(chosen: ChosenItems) -> pa.Array:
+    from crossfade.upgrade.choosing import read_chosen
+
+    return read_chosen(chosen)
+
+
+def _produced(
+    rows: Rows, plan: Plan, adapter: Adapter, encoder: Encoder, chosen: pa.Array, level: Levelling | None
+) -> Produced:
     made = lift(adapter, rows, plan)
+    if level is not None and made.valid.any():
+        made.vectors[made.valid] = level(made.vectors[made.valid])
     turn = pc.is_in(normalize_ids(rows.ids, plan.store), chosen).to_numpy(zero_copy_only=False)
     if turn.any():
         items: pa.Array = rows.columns[plan.items].filter(pa.array(turn))
