@@ -66,9 +66,11 @@ def verify(
 
 def cutover(which: Which, encoder: Encoder = None, json: Json = False) -> None:
     """Catch up with rows written meanwhile, then switch readers to the new vectors, all at once."""
-    from crossfade.cli.console import progress_bar
+    from crossfade.cli.console import progress_bar, remark
 
     upgrade = _open(which)
+    if pause := upgrade.pause():
+        remark(f"pause {pause}")
     with progress_bar("catch up") as advance:
         upgrade.cutover(progress=advance, encoder=_encoder(encoder))
     _show(upgrade, json)

@@ -156,6 +156,17 @@ class Obstacle:
     blocks: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What a cutover asks of those who write: for how long, in seconds, and why."""
+
+    seconds: float
+    why: str
+
+    def __str__(self) -> str:
+        return f"about {self.seconds:.1f} s: {self.why}"
+
+
 class PartGone(StoreError):
     """A part was merged into others between listing and writing it; the parts must be listed again."""
 
@@ -369,6 +380,14 @@ class Store(ABC):
         Without `strict` it then makes them wait however many rows these are.
         """
         return self.switch(staged, receipts, strict=strict)
+
+    def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
+        """What the next switch asks of writers; None if they need not know of it.
+
+        Args:
+            rows_per_second: at which new vectors are written.
+        """
+        return None
 
     @abstractmethod
     def switch_back(self, staged: Staged) -> None:

@@ -29,6 +29,7 @@ from crossfade.stores.base import (
     IndexInfo,
     Part,
     PartGone,
+    Pause,
     Produce,
     Receipt,
     Rows,
@@ -277,6 +278,13 @@ class CollectionStore(Store):
         self._settled(self._begun(staged))
         self._move(staged, self._facts(), back=False)
         return self.publish(staged, receipts)
+
+    def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
+        return Pause(
+            2 * self._live().count() / rows_per_second,
+            "nobody has to wait, but a point that was written and deleted around the switch may come back; "
+            "let deletions wait to rule that out",
+        )
 
     def switch_back(self, staged: Staged) -> None:
         if self.switched(staged):

@@ -29,6 +29,7 @@ from crossfade.stores.base import (
     IndexInfo,
     Part,
     PartGone,
+    Pause,
     Produce,
     Receipt,
     Rows,
@@ -45,6 +46,8 @@ from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 PART_ROWS = 65_536
 ATTEMPTS = 10
+EXCHANGE_SECONDS = 0.1
+"""Looking at the file once more and exchanging two names."""
 
 
 class FileStore(Store):
@@ -311,6 +314,11 @@ class FileStore(Store):
             if self._versions.exchange(staged.name, staged.previous, self._file_part(made_from)):
                 return []
         raise self._never_still(time.perf_counter() - started)
+
+    def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
+        anew = self._content().rows / rows_per_second
+        why = f"let writers stand still; {anew:.1f} s if the file was replaced since apply"
+        return Pause(EXCHANGE_SECONDS, why)
 
     def _never_still(self, seconds: float) -> StoreError:
         return StoreError(

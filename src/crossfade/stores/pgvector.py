@@ -38,6 +38,7 @@ from crossfade.stores.base import (
     IndexInfo,
     Obstacle,
     Part,
+    Pause,
     Produce,
     Receipt,
     Rows,
@@ -66,8 +67,9 @@ from crossfade.stores.pg_table import (
 from crossfade.stores.pg_writer import RowWriter
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
-MOST_IN_PAUSE = 1000
+MOST_IN_PAUSE = 100
 """More rows than these are not written while writers wait."""
+SWITCH_SECONDS = 0.05
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -89,7 +91,7 @@ class PgVector(Store):
         beside="column",
         switch="rename (one transaction)",
         catches_up="row by row: a trigger empties the new vector of a row that changes; writers wait for the "
-        "last rows: at most a thousand, unless they write faster than they are caught up with",
+        "last rows: at most a hundred, unless they write faster than they are caught up with",
         index=pg_index.TYPES,
         cannot=(
             "upgrade partitioned tables, views or tables without a key",
@@ -356,6 +358,13 @@ class PgVector(Store):
         new = pg_index.describe_index(self._server, table, table.column(names.new))
         renamed = {old.name: f"{names.mark}_old", new.name: old.name} if old and new else {}
         pg_switch.switch(connection, table, staged, names, renamed)
+
+    def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
+        return Pause(
+            MOST_IN_PAUSE / rows_per_second + SWITCH_SECONDS,
+            f"writers wait while the last rows are written, at most {MOST_IN_PAUSE} unless they write faster "
+            "than they are caught up with; readers wait for the renaming alone",
+        )
 
     def switch_back(self, staged: Staged) -> None:
         def attempt(connection: Any) -> None:

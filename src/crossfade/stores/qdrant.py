@@ -55,6 +55,8 @@ class Qdrant(CollectionStore):
             "move readers that use the collection's own name: no alias can have that name",
             "tell what changed: finding out reads every point; what is written in the instant of the switch "
             "is brought over right after it, and until then such a point has its earlier vector, or none",
+            "tell that a point was deleted whose last version was not brought over yet: it may come back, so "
+            "let deletions wait for the cutover if that matters",
             "be indexed in a step of its own: the new collection gets the old one's settings and is switched "
             "to when the server has indexed it",
             "tell cheaply whether points were rewritten since the plan was made; apply notices",

@@ -108,7 +108,8 @@ class Quality:
 class Estimates:
     """What the upgrade will cost: rows to write, seconds, bytes on disk, and how fast it was measured.
 
-    `bytes_free` is None where the store's disk cannot be seen from here.
+    `bytes_free` is None where the store's disk cannot be seen from here; `pause` says what the cutover asks
+    of those who write, and for how long, where it asks anything.
     """
 
     rows: int = 0
@@ -116,6 +117,7 @@ class Estimates:
     rows_per_second: float = 0.0
     bytes_needed: int = 0
     bytes_free: int | None = 0
+    pause: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from crossfade.adapters import Adapter
 from crossfade.encoders import Encoder, open_encoder
 from crossfade.errors import Interrupted, UpgradeError, VerificationFailed
 from crossfade.stores import Part, Produce, Receipt, Store, open_store
-from crossfade.stores.base import Write
+from crossfade.stores.base import Pause, Write
 from crossfade.upgrade import checking
 from crossfade.upgrade.building import Builder, Progress
 from crossfade.upgrade.journal import Entry, Journal
@@ -145,6 +145,11 @@ class Upgrade:
             self._journal.move(self.plan.id, State.VERIFIED, verification=found.to_dict(), verified=True)
         return found
 
+    def pause(self) -> Pause | None:
+        """What the cutover will ask of those who write; None if they need not know of it."""
+        measured = self._journal.fact(self.plan.id, "rows_per_second", self.plan.estimates.rows_per_second)
+        return self.store.pause(self.plan.staging, measured) if self._writes_column and measured else None
+
     def cutover(self, progress: Progress | None = None, *, encoder: Encoder | None = None) -> Status:
         """Catch up with rows that others wrote, then put the new vectors in use, at once for all readers.
 
@@ -237,11 +242,21 @@ class Upgrade:
         self._journal.move(self.plan.id, State.TRANSFORMING, resumed, verified=False)
         try:
             if produce is not None:
-                self._builder(produce, progress).build()
+                self._build(produce, progress)
                 self._index()
         except KeyboardInterrupt:
             raise self._interrupted() from None
         self._journal.move(self.plan.id, State.BUILT)
+
+    def _build(self, produce: Produce, progress: Progress | None) -> None:
+        """Write what is pending, and note how fast that went."""
+        before, started = self._written_rows(), time.perf_counter()
+        self._builder(produce, progress).build()
+        if (rows := self._written_rows() - before) > 0:
+            self._journal.set(self.plan.id, rows_per_second=rows / (time.perf_counter() - started))
+
+    def _written_rows(self) -> int:
+        return sum(one.rows for one in self._receipts.values())
 
     def _index(self) -> None:
         like = self.store.describe().index

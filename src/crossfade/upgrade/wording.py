@@ -81,6 +81,7 @@ def _costs(plan: Plan) -> Facts:
             "disk",
             f"{size(cost.bytes_needed)} {free} free" + ": NOT ENOUGH, apply will refuse" * short,
         ),
+        *[("pause at cutover", cost.pause)] * bool(cost.pause),
     ]
 
 
