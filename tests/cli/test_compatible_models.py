@@ -40,7 +40,7 @@ def test_labelled_items_search_the_old_gallery_with_a_compatible_model(
     plan = tmp_path / "plan.json"
     chosen = ("plan", store, "--evaluation", out, "--row", "native:xbt", "--out", plan, "--json")
     made = json.loads(run(*chosen).out)
-    assert (made["strategy"], made["compatible"], made["adapter"]) == ("query", True, None)
+    assert (made["strategy"], made["compatible"], made["adapter"]) == ("native", True, None)
 
 
 @pytest.fixture

@@ -86,10 +86,13 @@ def test_the_verdict_for_a_compatible_model_is_planned_as_it_was_measured(
 ) -> None:
     assert evaluation.verdict.row == "native:xbt"
     made = plan(kit.uri, evaluation=evaluation, old=OLD)
-    assert (made.strategy, made.compatible, made.new) == ("query", True, OLD)
+    assert (made.strategy, made.compatible, made.new) == ("native", True, OLD)
     assert [one.row for one in made.quality] == ["native:xbt"]
     assert plan(kit.uri, strategy="query", evaluation=evaluation, old=OLD).quality == made.quality
     assert plan(kit.uri, row="native:xbt", evaluation=evaluation.to_dict(), old=OLD).quality == made.quality
+    assert plan(kit.uri, strategy="native", evaluation=evaluation, old=OLD).quality == made.quality
+    by_name = plan(kit.uri, strategy="query", row="native:xbt", evaluation=evaluation, old=OLD)
+    assert (by_name.strategy, by_name.compatible) == ("query", True)
 
 
 def test_a_claim_that_an_evaluation_measured_is_enough(kit: Kit) -> None:

@@ -23,7 +23,18 @@ def plan(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("plan.json"),
     evaluation: Annotated[Path | None, typer.Option(help="Folder that crossfade evaluate wrote.")] = None,
     strategy: Annotated[
-        Literal["keep", "query", "interpolate", "cascade", "gallery", "partial", "backfill"] | None,
+        Literal[
+            "keep",
+            "native",
+            "query",
+            "interpolate",
+            "cascade",
+            "gallery",
+            "lifted-cascade",
+            "partial",
+            "backfill",
+        ]
+        | None,
         typer.Option(help="Default: what the evaluation recommends."),
     ] = None,
     row: Annotated[str, typer.Option(help="Row of the evaluation to carry out, e.g. gallery:ridge.")] = "",
@@ -31,7 +42,7 @@ def plan(
         Path | None, typer.Option(help="Folder of a saved adapter, instead of the evaluation's.")
     ] = None,
     items: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Column of the raw items (cascade, partial, backfill).")
+        str, typer.Option(metavar="COLUMN", help="Column of the raw items (cascades, partial, backfill).")
     ] = "",
     side: Annotated[
         str, typer.Option(metavar="COLUMN", help="Column of the side-information, for an adapter with it.")
@@ -63,7 +74,7 @@ def plan(
     weight: Annotated[
         float | None, typer.Option(min=0, max=1, help="Weight of the new query (interpolate).")
     ] = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="Candidates to re-rank (cascade).")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Candidates to re-rank (cascades).")] = None,
     on_invalid: OnInvalid = "refuse",
     old_space: OldSpace = None,
     new_space: Annotated[

@@ -13,9 +13,9 @@ from crossfade.upgrade.quality import Choice
 QUERY, INTERPOLATE = "query", "interpolate"
 
 
-def planned_as(strategy: str) -> str:
-    """The strategy that carries out rows of this one."""
-    return QUERY if strategy == NATIVE else strategy
+def planned_as(strategy: str, wanted: str = "") -> str:
+    """The strategy that carries out rows of this one; `query` does what `native` does if that is wanted."""
+    return QUERY if strategy == NATIVE and wanted == QUERY else strategy
 
 
 def require_searching(row: RowResult) -> None:
@@ -28,18 +28,24 @@ def require_searching(row: RowResult) -> None:
 
 
 def compatible_space(
-    choice: Choice, evaluation: Evaluation | None, encoder: Encoder | None, old: Space
+    choice: Choice,
+    evaluation: Evaluation | None,
+    encoder: Encoder | None,
+    old: Space,
+    new: Space | None = None,
 ) -> Space | None:
     """Space of the model whose queries need no map; None if one is needed.
 
     Either the row to carry out measured such a model, or no row is carried out and the encoder says that
-    its vectors are in the old space.
+    its vectors are in the old space; for strategy `native` the caller's word is enough.
     """
-    if choice.strategy not in (QUERY, INTERPOLATE):
+    if choice.strategy not in (NATIVE, QUERY, INTERPOLATE):
         return None
     if evaluation is not None and choice.row:
         measured = choice.row in (f"{NATIVE}:{choice.method}", f"{INTERPOLATE}:{choice.method}")
         return evaluation.compatible.get(choice.method) if measured else None
+    if choice.strategy == NATIVE:
+        return new or (encoder.space if encoder else None)
     if encoder is None or replace(encoder.space, prompt="") != replace(old, prompt=""):
         return None
     return encoder.space

@@ -71,8 +71,8 @@ def plan(
 
     Args:
         store: address of the column of vectors, or an open store.
-        strategy: keep, query, interpolate, cascade, gallery, partial or backfill; what the evaluation
-            recommends unless given.
+        strategy: keep, native, query, interpolate, cascade, gallery, lifted-cascade, partial or backfill;
+            what the evaluation recommends unless given.
         evaluation: an `Evaluation`, or what its `to_dict` wrote.
         row: key of the evaluation's row to carry out, instead of a strategy.
         adapter: the map, saved in a directory or in memory (then it is saved beside the table);
@@ -107,7 +107,7 @@ def plan(
     wanted = Choice(strategy or "", "", weight, depth, first_stage, row)
     choice = _choose(wanted, measured, mapped=adapter is not None)
     request = Request(opened, choice, measured, adapter, encoder, held_out)
-    own = None if adapter is not None else compatible_model(request, old)
+    own = None if adapter is not None else compatible_model(request, old, new)
     map_, location = (None, "") if own else find_adapter(request)
     spaces = settle_spaces(request, map_, old, own or new)
     draft = _draft(request, spaces, map_, on_invalid, changed_rows)
@@ -134,7 +134,7 @@ def _choose(wanted: Choice, evaluation: Evaluation | None, *, mapped: bool) -> C
         wanted = replace(advised, weight=wanted.weight if wanted.weight is not None else advised.weight)
     if wanted.row:
         row = evaluation.tasks[0].row(wanted.row)
-        planned = planned_as(row.strategy)
+        planned = planned_as(row.strategy, wanted.strategy)
         require_searching(row)
         if wanted.strategy and wanted.strategy != planned:
             raise UsageError(
@@ -200,7 +200,7 @@ def _draft(
         old=spaces[0],
         new=spaces[1],
         weight=choice.weight if interpolates else None,
-        depth=choice.depth if cascades else None,
+        depth=choice.depth if cascades or choice.strategy == "lifted-cascade" else None,
         first_stage=(choice.first_stage or "query") if cascades else "",
         staged=f"{found.column}__next" if chosen.writes == "column" else "",
         previous=f"{found.column}__previous" if chosen.writes == "column" else "",

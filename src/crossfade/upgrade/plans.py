@@ -127,7 +127,7 @@ class Plan:
     Attributes:
         id: of the upgrade.
         created: ISO 8601, UTC.
-        strategy: keep, query, interpolate, cascade, gallery, partial or backfill.
+        strategy: keep, native, query, interpolate, cascade, gallery, lifted-cascade, partial or backfill.
         store: address, without credentials.
         found: the store as it was when the plan was made.
         old, new: the two spaces.
@@ -187,7 +187,8 @@ class Plan:
     @property
     def staging(self) -> Staged:
         """Where the new vectors go."""
-        reads = tuple(filter(None, (self.items, self.side)))
+        items = "" if self.strategy == "lifted-cascade" else self.items  # there it is read by searches alone
+        reads = tuple(filter(None, (items, self.side)))
         return Staged(self.staged, self.previous, self.old, self.new, self.id, reads)
 
     def summary(self) -> list[tuple[str, str]]:

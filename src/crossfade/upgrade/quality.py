@@ -76,8 +76,10 @@ def find_row(evaluation: Evaluation, wanted: Choice, *, mapped: bool = False) ->
 
 
 def _fits(row: RowResult, wanted: Choice) -> bool:
-    carried_out = "query" if row.strategy == NATIVE and row.candidate else row.strategy
-    same = carried_out == wanted.strategy and (not wanted.method or row.method in ("", wanted.method))
+    carries_out = {row.strategy, "query"} if row.strategy == NATIVE and row.candidate else {row.strategy}
+    if row.strategy == NATIVE and not row.candidate:
+        carries_out = set()
+    same = wanted.strategy in carries_out and (not wanted.method or row.method in ("", wanted.method))
     if wanted.depth is not None and row.strategy == "cascade":
         same = same and row.depth == wanted.depth
     if wanted.first_stage and row.strategy == "cascade":

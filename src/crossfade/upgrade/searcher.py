@@ -139,7 +139,7 @@ class Searcher:
         """The parts of a plan that are loaded once."""
         if plan.id not in self._galleries:
             adapter = load_adapter(Path(plan.adapter.path)) if plan.adapter else None
-            caches = strategy(plan.strategy).writes == "cache"
+            caches = strategy(plan.strategy).keeps
             cache = self.store.cache(plan.id, plan.new) if caches else None
             items = (self._encoder(plan, "items") or self._encoder(plan, "new")) if caches else None
             self._galleries[plan.id] = Gallery(self.store, plan, adapter, items, cache, self._exact)

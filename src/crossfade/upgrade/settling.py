@@ -10,7 +10,7 @@ from crossfade.adapters import Adapter, load_adapter
 from crossfade.encoders.base import Encoder
 from crossfade.errors import StoreError, UnknownSpace, UnreadableFile, UsageError, WrongDirection
 from crossfade.evaluation.bridge import Sample
-from crossfade.evaluation.result import Evaluation
+from crossfade.evaluation.result import NATIVE, Evaluation
 from crossfade.spaces import Space
 from crossfade.stores import Store
 from crossfade.upgrade.compatible import compatible_space
@@ -32,19 +32,23 @@ class Request:
     held_out: Sample | None = None
 
 
-def compatible_model(request: Request, old: Space | str | None) -> Space | None:
+def compatible_model(request: Request, old: Space | str | None, new: Space | None) -> Space | None:
     """Space of the new model if its queries need no map."""
     found = request.store.describe()
     if not found.dimension or (found.space is None and old is None):
         return None
     settled = settle_space(found.space, old, found.dimension, found.uri)
-    return compatible_space(request.choice, request.evaluation, request.encoder, settled)
+    return compatible_space(request.choice, request.evaluation, request.encoder, settled, new)
 
 
 def find_adapter(request: Request) -> tuple[Adapter | None, str]:
     """The adapter in memory, and where it is saved; empty if it is not yet."""
     needed = find_strategy(request.choice.strategy).direction
     if needed is None:
+        if request.adapter is not None and request.choice.strategy == NATIVE:
+            raise UsageError(
+                "strategy native searches without an adapter; leave it out, or plan --strategy query"
+            )
         return None, ""
     given = request.adapter
     if given is None and request.evaluation is not None:

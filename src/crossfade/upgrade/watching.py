@@ -70,7 +70,7 @@ def bridge_of(plan: Plan) -> Bridge:
     """
     first = plan.first_stage if plan.strategy == "cascade" else plan.strategy
     adapter = open_adapter(plan)
-    if first in ("gallery", "partial"):
+    if first in ("gallery", "lifted-cascade", "partial"):
         if adapter is not None and adapter.side_dimension:
             raise UsageError(
                 f"upgrade {plan.id} lifts with side-information, which queries have not; "
@@ -79,6 +79,8 @@ def bridge_of(plan: Plan) -> Bridge:
         return Bridge("gallery", adapter)
     if first == "interpolate":
         return Bridge("interpolate", adapter, plan.weight)
+    if first == "native":
+        return Bridge("native")
     if first == "query":
         return Bridge("query", adapter)
     raise UsageError(f"strategy {plan.strategy} has no bridge between two models; there is nothing to watch")

@@ -7,7 +7,17 @@ from importlib import import_module
 from crossfade.errors import UsageError
 from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy
 
-NAMES = ("keep", "query", "interpolate", "cascade", "gallery", "partial", "backfill")
+NAMES = (
+    "keep",
+    "native",
+    "query",
+    "interpolate",
+    "cascade",
+    "gallery",
+    "lifted-cascade",
+    "partial",
+    "backfill",
+)
 
 __all__ = ["NAMES", "Gallery", "Queries", "Strategy", "strategy"]
 
@@ -20,5 +30,6 @@ def strategy(name: str) -> Strategy:
     """
     if name not in NAMES:
         raise UsageError(f"strategy {name!r} is not one of {', '.join(NAMES)}")
-    made: Strategy = import_module(f"crossfade.upgrade.strategies.{name}").STRATEGY
+    module = import_module(f"crossfade.upgrade.strategies.{name.replace('-', '_')}")
+    made: Strategy = module.STRATEGY
     return made

@@ -30,6 +30,7 @@ class Strategy(ABC):
         writes: nothing, a column of new vectors, or a cache that grows as it is used.
         direction: of the adapter that it needs; None if it needs none.
         embeds: whether raw items are embedded.
+        keeps: whether vectors that searches make are kept in a cache beside the table.
         lifts: whether new vectors are made from the stored ones, which must be usable then.
         takes_compatible: whether a compatible model does without the adapter.
         needs_old_encoder: whether queries must be embedded by the old model, too.
@@ -41,6 +42,7 @@ class Strategy(ABC):
     writes: ClassVar[Writes] = "nothing"
     direction: ClassVar[Direction | None] = None
     embeds: ClassVar[bool] = False
+    keeps: ClassVar[bool] = False
     lifts: ClassVar[bool] = False
     takes_compatible: ClassVar[bool] = False
     needs_old_encoder: ClassVar[bool] = False
@@ -56,12 +58,17 @@ class Strategy(ABC):
         """
         if self.direction is not None:
             self._check_adapter(plan, adapter)
-        if self.embeds and not plan.items:
+        if self.embeds:
+            self.check_items(plan)
+
+    def check_items(self, plan: Plan) -> None:
+        """Refuse a plan that does not name a column of raw items that there is."""
+        if not plan.items:
             raise UsageError(
                 f"strategy {self.name} embeds raw items; name the column that holds them (--items COLUMN); "
                 f"the store has {', '.join(plan.found.payload) or 'no other columns'}"
             )
-        if self.embeds and plan.items not in plan.found.payload:
+        if plan.items not in plan.found.payload:
             raise UsageError(
                 f"the store has no column {plan.items!r} with raw items; "
                 f"it has {', '.join(plan.found.payload) or 'no other columns'}"
@@ -71,7 +78,7 @@ class Strategy(ABC):
         backward = self.direction == "backward"
         source, target = (plan.new, plan.old) if backward else (plan.old, plan.new)
         if plan.compatible and self.takes_compatible:
-            return _require_as_long(plan)
+            return require_as_long(plan)
         if adapter is None:
             raise UsageError(
                 f"strategy {self.name} needs an adapter from {source} to {target}; "
@@ -101,18 +108,24 @@ class Strategy(ABC):
 def best_hits(hits: Hits, scores: np.ndarray, k: int) -> Hits:
     """The `k` best of `hits` by other scores (n,), best first."""
     best = np.argsort(-scores, kind="stable")[:k]
-    chosen = pa.array(best)
+    return taken(hits, best, scores[best])
+
+
+def taken(hits: Hits, rows: np.ndarray, scores: np.ndarray) -> Hits:
+    """Some of the hits, in this order, with these scores."""
+    chosen = pa.array(rows)
     columns = {name: values.take(chosen) for name, values in hits.columns.items()}
     return replace(
         hits,
         ids=hits.ids.take(chosen),
-        scores=np.asarray(scores[best], dtype=np.float32),
-        handles=hits.handles[best],
+        scores=np.asarray(scores, dtype=np.float32),
+        handles=hits.handles[rows],
         columns=columns,
     )
 
 
-def _require_as_long(plan: Plan) -> None:
+def require_as_long(plan: Plan) -> None:
+    """Refuse a model that is said to be compatible and whose vectors are not as long as the old ones."""
     if plan.new.dimension != plan.old.dimension:
         raise DimensionMismatch(
             f"{plan.new} is said to be compatible with {plan.old}, but its vectors are not as long; "

@@ -15,11 +15,21 @@ from crossfade.errors import InvalidVectors, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import Hits
 from crossfade.upgrade.plans import Plan
-from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy, best_hits
+from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy, best_hits, taken
 from crossfade.upgrade.strategies.interpolate import interpolated, require_weight
 from crossfade.vectors import FloatMatrix
 from crossfade.vectors.checks import find_invalid
 from crossfade.vectors.ids import first_few
+
+
+def require_depth(plan: Plan) -> int:
+    """The number of candidates, at least 1."""
+    if plan.depth is None or plan.depth < 1:
+        raise UsageError(
+            f"a cascade re-ranks a number of candidates, at least 1, got {plan.depth}; give --depth"
+        )
+    return plan.depth
+
 
 FIRST_STAGES = ("query", "interpolate")
 
@@ -31,13 +41,11 @@ class Cascade(Strategy):
     writes = "cache"
     direction = "backward"
     embeds = True
+    keeps = True
 
     def check(self, plan: Plan, adapter: Adapter | None) -> None:
         super().check(plan, adapter)
-        if plan.depth is None or plan.depth < 1:
-            raise UsageError(
-                f"a cascade re-ranks a number of candidates, at least 1, got {plan.depth}; give --depth"
-            )
+        require_depth(plan)
         if plan.first_stage not in FIRST_STAGES:
             raise UsageError(
                 f"first stage {plan.first_stage!r} of a cascade is not one of {', '.join(FIRST_STAGES)}"
@@ -62,33 +70,38 @@ class Cascade(Strategy):
         plan = gallery.plan
         bridged = gallery.mapped(queries) if plan.first_stage == "query" else interpolated(gallery, queries)
         candidates = gallery.search(bridged, max(k, plan.depth or 0), columns, plan.old)
-        vectors = _new_vectors(gallery, candidates)
+        vectors = new_vectors(gallery, candidates)
         new = queries.new
-        return [_reranked(hits, new[row], vectors, plan.new, k) for row, hits in enumerate(candidates)]
+        return [reranked(hits, new[row], vectors, plan.new, k) for row, hits in enumerate(candidates)]
 
 
-class _Vectors:
-    """New vectors of a set of ids."""
+class NewVectors:
+    """New vectors of a set of ids; of those whose raw item is gone there is none."""
 
-    def __init__(self, ids: pa.Array, matrix: FloatMatrix) -> None:
+    def __init__(self, ids: pa.Array, matrix: FloatMatrix, known: np.ndarray) -> None:
         self._rows = {one: row for row, one in enumerate(ids.to_pylist())}
-        self._matrix = matrix
+        self._matrix, self._known = matrix, known
 
-    def of(self, ids: pa.Array) -> FloatMatrix:
-        return self._matrix[[self._rows[one] for one in ids.to_pylist()]]
+    def of(self, ids: pa.Array) -> tuple[FloatMatrix, np.ndarray]:
+        """Vectors (n, d) of `ids`, and which there are (n,)."""
+        rows = [self._rows[one] for one in ids.to_pylist()]
+        return self._matrix[rows], self._known[rows]
 
 
-def _new_vectors(gallery: Gallery, candidates: list[Hits]) -> _Vectors:
+def new_vectors(gallery: Gallery, candidates: list[Hits]) -> NewVectors:
     """New vectors of all candidates: those that are kept, and the missing ones embedded and kept."""
     assert gallery.cache is not None
     ids, handles = _distinct(candidates)
     matrix, known = gallery.cache.get(ids)
-    if not known.all():
-        missing = np.flatnonzero(~known)
-        made = _embed(gallery, ids.take(pa.array(missing)), handles[missing])
-        matrix[missing] = made
-        gallery.cache.put(ids.take(pa.array(missing)), made)
-    return _Vectors(ids, matrix)
+    missing = np.flatnonzero(~known)
+    if len(missing):
+        made, there = _embed(gallery, ids.take(pa.array(missing)), handles[missing])
+        found = missing[there]
+        matrix[found], known = made, known.copy()
+        known[found] = True
+        if len(found):
+            gallery.cache.put(ids.take(pa.array(found)), made)
+    return NewVectors(ids, matrix, known)
 
 
 def _distinct(candidates: list[Hits]) -> tuple[pa.Array, np.ndarray]:
@@ -98,7 +111,8 @@ def _distinct(candidates: list[Hits]) -> tuple[pa.Array, np.ndarray]:
     return ids.take(pa.array(first)), handles[first]
 
 
-def _embed(gallery: Gallery, ids: pa.Array, handles: np.ndarray) -> FloatMatrix:
+def _embed(gallery: Gallery, ids: pa.Array, handles: np.ndarray) -> tuple[FloatMatrix, np.ndarray]:
+    """Vectors (m, d) of the items that there are, and which these are (n,)."""
     plan = gallery.plan
     if gallery.encoder is None:
         raise UsageError(
@@ -106,18 +120,36 @@ def _embed(gallery: Gallery, ids: pa.Array, handles: np.ndarray) -> FloatMatrix:
             f"{plan.new} for the items in column {plan.items!r} (items=)"
         )
     plan.new.require_same(gallery.encoder.space, "encoder of the raw items")
-    table = gallery.store.fetch(handles, [plan.items])
-    vectors = gallery.encoder.encode(table.column(plan.items).to_pylist())
+    items = gallery.store.fetch(handles, [plan.items]).column(plan.items).combine_chunks()
+    there = items.is_valid().to_numpy(zero_copy_only=False)
+    if not there.any():
+        return np.empty((0, plan.new.dimension), dtype=np.float32), there
+    vectors = gallery.encoder.encode(items.drop_null().to_pylist())
     if faulty := find_invalid(vectors):
+        named = ids.filter(pa.array(there))
         raise InvalidVectors(
             f"the encoder made {len(faulty)} unusable vectors ({', '.join(sorted(set(faulty.values())))}); "
-            f"first ids: {first_few(ids[row].as_py() for row in faulty)}; correct these items"
+            f"first ids: {first_few(named[row].as_py() for row in faulty)}; correct these items"
         )
-    return vectors
+    return vectors, there
 
 
-def _reranked(hits: Hits, query: FloatMatrix, vectors: _Vectors, space: Space, k: int) -> Hits:
-    return best_hits(hits, similarity(query, vectors.of(hits.ids), space), k)
+def reranked(hits: Hits, query: FloatMatrix, vectors: NewVectors, space: Space, k: int) -> Hits:
+    """The `k` best candidates by their new vectors.
+
+    A candidate whose raw item is gone keeps the place that the first stage gave it: its score there does not
+    compare with the others'. It is shown with the score of the next one below it that has one.
+    """
+    matrix, known = vectors.of(hits.ids)
+    if not known.any():
+        return best_hits(hits, hits.scores, k)
+    scores = similarity(query, matrix[known], space)
+    best, places = np.argsort(-scores, kind="stable"), np.flatnonzero(known)
+    order, shown = np.arange(len(hits)), np.empty(len(hits), dtype=np.float32)
+    order[places] = places[best]
+    below = np.minimum(np.searchsorted(places, np.arange(len(hits))), len(places) - 1)
+    shown[:] = scores[best][below]
+    return taken(hits, order[:k], shown[:k])
 
 
 def similarity(query: FloatMatrix, vectors: FloatMatrix, space: Space) -> np.ndarray:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from crossfade.stores import Hits
 from crossfade.upgrade.plans import Plan
-from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy
+from crossfade.upgrade.strategies.base import Direction, Gallery, Queries, Strategy
 
 
 class Query(Strategy):
     """New queries, mapped or of a compatible model, on the old gallery (new/old)."""
 
     name = "query"
-    direction = "backward"
+    direction: ClassVar[Direction | None] = "backward"
     takes_compatible = True
 
     def steps(self, plan: Plan) -> tuple[str, ...]:
