@@ -37,5 +37,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 # The CPU build of torch comes first: whatever depends on torch then finds it and fetches no CUDA.
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[lance,onnx,faiss,pgvector,qdrant,milvus-lite,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[lance,onnx,faiss,pgvector,qdrant,milvus-lite,chroma-local,dev]'
 	touch $@

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -18,41 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from server_process import folder_for, free_port, started
 from store_backend import Backend
 
 from crossfade.stores import Receipt, Store
 
 NAMED = os.environ.get("CROSSFADE_MILVUS_URL", "").removeprefix("http://")
-START_SECONDS = 90
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def started(command: list[str], port: int, folder: Path) -> None:
-    """Run a server until the tests end, and wait until it listens."""
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-
-    def stop() -> None:
-        server.terminate()
-        server.wait(30)
-
-    atexit.register(stop)
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            said = (folder / "server.log").read_text(errors="replace")[-2000:]
-            assert server.poll() is None, f"the server ended: {said}"
-            assert time.monotonic() < deadline, f"the server does not listen: {said}"
-            time.sleep(0.05)
 
 
 @cache
@@ -61,11 +27,9 @@ def server() -> str:
     if NAMED:
         return NAMED
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
-    folder = tempfile.TemporaryDirectory(prefix="crossfade-milvus-")
-    atexit.register(folder.cleanup)
-    port = free_port()
-    program = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", f"{folder.name}/data"]
-    started([*program, "--host", "127.0.0.1", "--port", str(port)], port, Path(folder.name))
+    folder, port = folder_for("milvus"), free_port()
+    program = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder / "data")]
+    started([*program, "--host", "127.0.0.1", "--port", str(port)], port, folder)
     return f"127.0.0.1:{port}"
 
 

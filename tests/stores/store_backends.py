@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from chroma_backend import ChromaBackend
 from faiss_backend import FaissBackend
 from milvus_backend import MilvusBackend
 from numpy.typing import NDArray
@@ -70,4 +71,12 @@ class LanceBackend(Backend):
         return by_id(found, column)
 
 
-BACKENDS = (LanceBackend, FaissBackend, ParquetBackend, PgVectorBackend, QdrantBackend, MilvusBackend)
+BACKENDS = (
+    LanceBackend,
+    FaissBackend,
+    ParquetBackend,
+    PgVectorBackend,
+    QdrantBackend,
+    MilvusBackend,
+    ChromaBackend,
+)

@@ -182,9 +182,7 @@ def test_going_back_keeps_what_the_application_did_meanwhile(shop: Shop) -> None
     assert (back[7]["price"], back[7]["about"], back[7]["colour"]) == (99, {}, "red")
     np.testing.assert_array_equal(np.float32(back[7]["a"]), VECTORS[7])
     assert store.count_null("a") == 1
-    with pytest.raises(
-        StoreError, match=r"1 rows are only in the new collection.*60.*add them to the old"
-    ):
+    with pytest.raises(StoreError, match=r"1 rows are only in the new collection.*60.*add them to the old"):
         store.drop_new(STAGED)
     switch(store, receipts)
     np.testing.assert_array_equal(np.float32(shop.read()[ROWS]["a"]), _lift(VECTORS[[ROWS]])[0])

@@ -101,6 +101,12 @@ class Collection(ABC):
         """ANN index that can be built in a step of its own."""
         return None
 
+    def forget_further_names(self, points: Points) -> None:
+        """Delete those of these points that have a name too many; for servers that merge old and new."""
+        there, wanted = self.get(points.ids), dict(zip(points.ids, points.payloads, strict=True))
+        rows = zip(there.ids, there.payloads, strict=True)
+        self.delete([one for one, payload in rows if not payload.keys() <= wanted[one].keys()])
+
     def columns(self, points: Points, names: Sequence[str]) -> dict[str, pa.Array]:
         """Payload by name."""
         return {name: column([one.get(name) for one in points.payloads]) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,23 @@ class PointWriter:
         location = {"collection": self.new.name, "made": made, "bytes": bytes_}
         source, nulls = source_of(ids, sources), written.count(NOTHING)
         return Receipt(members.key, source, len(ids), nulls, checksum_of(written), location)
+
+    def left_behind(self) -> list[Any]:
+        """Ids of points written to the old collection, or deleted from it, that were not brought over."""
+        seen: set[Any] = set()
+        left: list[Any] = []
+        for points in self.old.scan():
+            seen.update(points.ids)
+            left += [points.ids[row] for row in self._to_do(points, digests_of(points)[0])]
+        return left + self._deleted([one for one in self.ledger.ids() if one not in seen])
+
+    def _deleted(self, ids: list[Any]) -> list[Any]:
+        """Those of these points that the new collection still has as they were written into it."""
+        there = self.new.get(ids)
+        entries = self.ledger.get(there.ids)
+        now = vector_digests(there.vectors, there.null)
+        found = zip(there.ids, entries, now, strict=True)
+        return [one for one, entry, digest in found if entry and entry.new == digest]
 
     def _write(self, points: Points, digests: list[int], payloads: list[int], produce: Produce) -> None:
         chosen = self._to_do(points, digests)

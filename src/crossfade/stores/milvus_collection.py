@@ -100,7 +100,8 @@ class MilvusCollection(Collection):
     def put(self, points: Points) -> None:
         for start in range(0, len(points), self._rows_at_once):
             part = points.select(range(start, min(start + self._rows_at_once, len(points))))
-            self._forget_further_names(part)
+            if self._server.is_lite and self.described.get("enable_dynamic_field"):
+                self.forget_further_names(part)
             self._server.call("upsert", self.name, self._rows(part))
 
     def _rows(self, points: Points) -> list[dict[str, Any]]:
@@ -113,14 +114,6 @@ class MilvusCollection(Collection):
                 )
             made.append({self.id_name: one, self.field: None if null else vector, **payload})
         return made
-
-    def _forget_further_names(self, points: Points) -> None:
-        """Milvus Lite keeps names of a row's dynamic field that the new row does not have."""
-        if not (self._server.is_lite and self.described.get("enable_dynamic_field")):
-            return
-        there, wanted = self.get(points.ids), dict(zip(points.ids, points.payloads, strict=True))
-        rows = zip(there.ids, there.payloads, strict=True)
-        self.delete([one for one, payload in rows if not payload.keys() <= wanted[one].keys()])
 
     def put_payloads(self, points: Points) -> None:
         there = self.get(points.ids)

@@ -12,6 +12,8 @@ from crossfade.stores.base import Store
 STORES = {
     "faiss": ("crossfade.stores.faiss_index", "FaissIndex"),
     "lancedb": ("crossfade.stores.lancedb", "LanceDB"),
+    "chroma": ("crossfade.stores.chroma", "Chroma"),
+    "chromas": ("crossfade.stores.chroma", "Chroma"),
     "milvus": ("crossfade.stores.milvus", "Milvus"),
     "milvuss": ("crossfade.stores.milvus", "Milvus"),
     "parquet": ("crossfade.stores.parquet", "ParquetFile"),
