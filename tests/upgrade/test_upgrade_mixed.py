@@ -21,7 +21,7 @@ from crossfade.evaluation.bridge import Sample
 from crossfade.spaces import Space
 from crossfade.stores import Store, open_store
 from crossfade.upgrade import Plan, Searcher, Upgrade, plan
-from crossfade.upgrade.mixing import read_levelling
+from crossfade.upgrade.mixing import embedded_sample, read_levelling
 from crossfade.vectors import Vectors
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stores"))
@@ -34,7 +34,7 @@ SCALE = np.linspace(1.5, 0.05, D_NEW)
 
 @cache
 def noisy(ids: tuple[int, ...]) -> np.ndarray:
-    """A new model that sees more than the old one: a map cannot know it all. Its vectors share a direction."""
+    """A new model that sees more than the old one: a map cannot know it all. All share a direction."""
     own = np.stack([np.random.default_rng(7_000_000 + one).standard_normal(D_NEW) for one in ids])
     made = COMMON + (old_vectors(ids) @ MAP + 1.3 * own) * SCALE
     return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
@@ -109,6 +109,15 @@ def test_a_held_out_sample_levels_the_rows_and_searches_find_more(uri: str, tmp_
     assert read_directly > raw + 0.05
     assert searched > raw + 0.05
     assert raw < made.mix.figures["raw"]["high"] + 0.1  # the plan's figure is of another sample
+
+
+def test_without_a_sample_the_encoder_makes_one_from_the_store(uri: str) -> None:
+    made = planned(uri, held_out=None, encoder=NoisyEncoder())
+    assert made.mix is not None
+    assert made.mix.levelling
+    assert made.mix.items == COUNT // 2
+    few = replace(made, found=replace(made.found, rows=399))
+    assert embedded_sample(open_store(uri), few, NoisyEncoder()) is None
 
 
 def test_only_lifted_rows_are_moved(uri: str) -> None:

@@ -89,6 +89,7 @@ def test_false_alarms_are_as_rare_as_stated(upgrade: Upgrade) -> None:
     ("strategy", "options"),
     [
         ("gallery", {}),
+        ("lifted-cascade", {"depth": 5, "items": "text"}),
         ("interpolate", {"weight": 0.5}),
         ("cascade", {"depth": 5, "items": "text"}),
         ("cascade", {"depth": 5, "items": "text", "first_stage": "interpolate", "weight": 0.5}),
@@ -96,7 +97,7 @@ def test_false_alarms_are_as_rare_as_stated(upgrade: Upgrade) -> None:
     ],
 )
 def test_every_bridge_can_be_watched(kit: Kit, strategy: str, options: dict[str, Any]) -> None:
-    if strategy == "partial":
+    if strategy in ("partial", "lifted-cascade"):
         options = {**options, "adapter": adapter("forward")}
     made = kit.upgrade(strategy, **options)
     assert keep_sample(made.plan, made.store, sample(400, 1)) == (200, 200)
@@ -104,10 +105,11 @@ def test_every_bridge_can_be_watched(kit: Kit, strategy: str, options: dict[str,
     assert look(made, sample(200, 3, noise=1.5)).drift
 
 
-def test_a_compatible_model_is_watched_without_a_map(kit: Kit) -> None:
+@pytest.mark.parametrize("strategy", ["native", "query"])
+def test_a_compatible_model_is_watched_without_a_map(kit: Kit, strategy: str) -> None:
     from test_upgrade_compatible import XbtEncoder
 
-    made = Upgrade.create(plan(kit.uri, strategy="query", encoder=XbtEncoder(), old=OLD))
+    made = Upgrade.create(plan(kit.uri, strategy=strategy, encoder=XbtEncoder(), old=OLD))
     assert made.plan.compatible
 
     def under_both(count: int, seed: int, noise: float) -> Sample:

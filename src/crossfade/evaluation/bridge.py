@@ -38,6 +38,12 @@ class Sample:
         taken = (None if one is None else one.take(rows) for one in (self.old, self.new, self.side))
         return Sample(*taken)
 
+    def some(self, count: int, rng: np.random.Generator) -> Sample:
+        """At most `count` rows, drawn at random, in their order."""
+        if len(self) <= count:
+            return self
+        return self.take(np.sort(rng.permutation(len(self))[:count]))
+
     def under_old(self, what: str) -> Vectors:
         """The old model's vectors.
 
@@ -160,6 +166,15 @@ class Bridge:
 def _alike(one: Space, other: Space) -> bool:
     """Whether vectors of both may be compared; queries and documents may have prompts of their own."""
     return replace(one, prompt="") == replace(other, prompt="")
+
+
+def require_alike(found: Space, expected: Space, what: str) -> None:
+    """Refuse `what` of another space than expected, whatever the prompts.
+
+    Raises:
+        DimensionMismatch, SpaceMismatch: see `Space.require_same`.
+    """
+    replace(expected, prompt="").require_same(replace(found, prompt=""), what)
 
 
 def _require_source(adapter: Adapter, space: Space, what: str) -> None:

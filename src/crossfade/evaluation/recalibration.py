@@ -14,7 +14,7 @@ other half says, and the other way round.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from crossfade.errors import DataError, UsageError
 from crossfade.evaluation.bootstrap import Groups, bootstrap_means, interval
-from crossfade.evaluation.bridge import Bridge, Sample
+from crossfade.evaluation.bridge import Bridge, Sample, require_alike
 from crossfade.evaluation.crossfit import assign_folds
 from crossfade.evaluation.estimates import Estimate
 from crossfade.evaluation.scoring import Scorer
 from crossfade.extras import load
-from crossfade.spaces import Metric, Space
+from crossfade.spaces import Metric
 from crossfade.vectors import FloatMatrix
 
 QUANTILE, ISOTONIC = "quantile", "isotonic"
@@ -160,7 +160,7 @@ def recalibrate_bridge(
         order = rng.permutation(len(gallery))
         asking = min(MOST_QUERIES, len(gallery) // 2)
         queries, gallery = gallery.take(order[:asking]), gallery.take(order[asking:])
-    queries, gallery = _some(queries, MOST_QUERIES, rng), _some(gallery, MOST_ITEMS, rng)
+    queries, gallery = queries.some(MOST_QUERIES, rng), gallery.some(MOST_ITEMS, rng)
     old, new = scores_through(bridge, queries, gallery)
     metrics = _metrics(bridge, queries, gallery)
     wanted = [_score(one, metrics[0]) for one in thresholds] if distances else thresholds
@@ -172,29 +172,18 @@ def scores_through(bridge: Bridge, queries: Sample, gallery: Sample) -> tuple[Fl
     """(Q, N) scores of the old model on its gallery, and through the bridge."""
     old_queries, old_items = queries.under_old("queries"), gallery.under_old("gallery items")
     bridge.require_searchable(old_items.space, queries.under_new("queries").space)
-    _require_comparable(old_queries.space, old_items.space, "queries of the old model")
+    require_alike(old_queries.space, old_items.space, "queries of the old model")
     if bridge.kind == "backfill":
         new = queries.under_new("queries").space, gallery.under_new("gallery items").space
-        _require_comparable(*new, "queries of the new model")
+        require_alike(*new, "queries of the new model")
     metrics = _metrics(bridge, queries, gallery)
     old = Scorer(old_items.matrix, metrics[0]).scores(old_queries.matrix)
     return old, Scorer(bridge.searched(gallery), metrics[1]).scores(bridge.asking(queries))
 
 
-def _require_comparable(queries: Space, gallery: Space, what: str) -> None:
-    # queries and documents may have prompts of their own
-    replace(gallery, prompt="").require_same(replace(queries, prompt=""), what)
-
-
 def _metrics(bridge: Bridge, queries: Sample, gallery: Sample) -> tuple[Metric, Metric]:
     old, new = gallery.under_old("gallery items").space, queries.under_new("queries").space
     return old.metric, bridge.metric(old, new)
-
-
-def _some(sample: Sample, count: int, rng: np.random.Generator) -> Sample:
-    if len(sample) <= count:
-        return sample
-    return sample.take(np.sort(rng.permutation(len(sample))[:count]))
 
 
 # --- fitting ----------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def examine(
     recorded = store.space()
     if encoder is not None and recorded is not None:
         recorded.require_same(encoder.space, "encoder")
-    rows = _sampled(store, sample, seed, [items] if encoder is not None and items else [], progress)
+    rows = sample_rows(store, sample, seed, [items] if encoder is not None and items else [], progress)
     origins = find_origins(rows.vectors)
     if encoder is None or items is None:
         apart = np.flatnonzero(origins.groups > 0) if origins.verdict == "mixed" else np.empty(0, dtype=int)
@@ -135,7 +135,9 @@ def _assigned(batch: Rows, origins: Origins) -> np.ndarray:
     return origins.assign(vectors).astype(np.int32)
 
 
-def _sampled(store: Store, count: int, seed: int, columns: list[str], progress: Progress | None) -> Rows:
+def sample_rows(
+    store: Store, count: int, seed: int, columns: list[str], progress: Progress | None = None
+) -> Rows:
     """Random rows with a vector, in random order; one pass, memory for the sample alone."""
     rng, total = np.random.default_rng(seed), store.describe().rows
     keys = np.empty(0)

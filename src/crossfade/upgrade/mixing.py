@@ -8,10 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from crossfade.adapters import Adapter
+from crossfade.encoders.base import Encoder
 from crossfade.errors import DataError, StoreChanged, UnreadableFile, UsageError
 from crossfade.evaluation.backfill_curve import largest_first
 from crossfade.evaluation.bridge import Sample
@@ -19,11 +21,13 @@ from crossfade.evaluation.levelling import Levelling, fit_levelling
 from crossfade.evaluation.merging import LIFTED, RAW, RE_EMBEDDED, MergeChoice, choose_merge
 from crossfade.evaluation.scoring import Scorer
 from crossfade.stores import Store
+from crossfade.upgrade.doctor import sample_rows
 from crossfade.upgrade.plans import Mix, Plan
 from crossfade.vectors import FloatMatrix, Vectors
 
 FILE = "levelling.safetensors"
 LEAST_ITEMS, MOST_ITEMS = 400, 4000
+EMBEDDED_ITEMS = 1000
 LARGEST_FILE = 1 << 20
 
 
@@ -68,6 +72,24 @@ def choose_mix(store: Store, plan: Plan, adapter: Adapter, held_out: Sample, *, 
         return _mix(plain, plain)
     path = store.neighbourhood / plan.id / FILE
     return _mix(plain, levelled, str(path.absolute()), _write(path, level))
+
+
+def embedded_sample(store: Store, plan: Plan, encoder: Encoder, *, seed: int = 0) -> Sample | None:
+    """Random rows of the store, embedded by the new model, in place of items that were held out.
+
+    Some of them may be among the pairs that the adapter was fitted on; where these are a small part of the
+    gallery that changes nothing. None if the store has too few rows, or too few with a raw item.
+    """
+    if plan.found.rows < LEAST_ITEMS:
+        return None
+    rows = sample_rows(store, EMBEDDED_ITEMS, seed, [plan.items])
+    items: pa.Array = rows.columns[plan.items]
+    there = np.flatnonzero(items.is_valid().to_numpy(zero_copy_only=False))
+    if len(there) < LEAST_ITEMS:
+        return None
+    made = encoder.encode(items.take(pa.array(there)).to_pylist())
+    ids = rows.ids.take(pa.array(there))
+    return Sample(Vectors(ids, rows.vectors[there], plan.old), Vectors(ids, made, plan.new))
 
 
 def _origins(

@@ -25,8 +25,8 @@ from crossfade.stores import Store, open_store
 from crossfade.upgrade import choosing, probing, quality
 from crossfade.upgrade.compatible import planned_as, require_searching
 from crossfade.upgrade.inspection import Scan, scan_problems, scan_store
-from crossfade.upgrade.mixing import choose_mix
-from crossfade.upgrade.plans import Estimates, OnInvalid, Plan, require_choice
+from crossfade.upgrade.mixing import choose_mix, embedded_sample
+from crossfade.upgrade.plans import Estimates, Mix, OnInvalid, Plan, require_choice
 from crossfade.upgrade.producing import Producer
 from crossfade.upgrade.quality import Choice
 from crossfade.upgrade.settling import (
@@ -88,7 +88,8 @@ def plan(
         target_quality: share of the full backfill's quality to reach, in place of a budget; read off the
             evaluation's backfill curve.
         held_out: items under both models that the adapter was not fitted on: for a partial backfill, chooses
-            how the scores of lifted and re-embedded rows come into one ranking.
+            how the scores of lifted and re-embedded rows come into one ranking. Without them and with an
+            encoder, 1,000 rows of the store are embedded for that.
         encoders: what makes vectors, in words, by role: old, new, items.
         on_invalid: NaN, infinite, zero or null vectors: refuse, or skip (listed, left null).
         changed_rows: share of rows that may be added or removed until the plan is applied.
@@ -223,11 +224,19 @@ def _checked(request: Request, draft: Plan, adapter: Adapter | None, location: s
     if draft.budget is not None and adapter is not None:
         chosen_items = choosing.choose_items(request.store, draft, adapter, draft.budget)
         draft = replace(draft, chosen=chosen_items)
-    if request.held_out is not None and adapter is not None:
-        draft = replace(draft, mix=choose_mix(request.store, draft, adapter, request.held_out))
+    if draft.strategy == PARTIAL and adapter is not None:
+        draft = replace(draft, mix=_mix(request, draft, adapter))
     draft = replace(draft, estimates=_estimate(request, draft, chosen, adapter))
     draft = replace(draft, steps=chosen.steps(draft), way_back=chosen.way_back(draft))
     return replace(draft, adapter=adapter_file(request.store, draft, adapter, location)) if adapter else draft
+
+
+def _mix(request: Request, draft: Plan, adapter: Adapter) -> Mix | None:
+    """How the rows of both origins come into one ranking; None where nothing can be measured."""
+    held_out = request.held_out
+    if held_out is None and request.encoder is not None and not adapter.side_dimension:
+        held_out = embedded_sample(request.store, draft, request.encoder)
+    return None if held_out is None else choose_mix(request.store, draft, adapter, held_out)
 
 
 def _with_quality(request: Request, draft: Plan) -> Plan:

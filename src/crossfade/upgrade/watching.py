@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from crossfade.adapters.prepared import require_valid
 from crossfade.errors import DataError, StoreError, UnreadableFile, UsageError
-from crossfade.evaluation.bridge import Bridge, Sample
+from crossfade.evaluation.bridge import Bridge, Sample, require_alike
 from crossfade.evaluation.drift import FIDELITY, Change, changes, measure_bridge
 from crossfade.spaces import Space
 from crossfade.stores import Store
@@ -117,7 +117,7 @@ def keep_sample(
     for sample, least, what in ((gallery, LEAST_ITEMS, "items"), (queries, LEAST_QUERIES, "queries")):
         _require_enough(sample, least, what)
         _require_spaces(sample, plan, f"{what} to keep", old=True)
-    gallery, queries = _some(gallery, KEPT_ITEMS, rng), _some(queries, KEPT_QUERIES, rng)
+    gallery, queries = gallery.some(KEPT_ITEMS, rng), queries.some(KEPT_QUERIES, rng)
     measure_bridge(bridge, gallery, queries)  # what cannot be measured now could not be later
     _write(_folder(plan, store), {"items": gallery, "queries": queries})
     return len(gallery), len(queries)
@@ -215,18 +215,12 @@ def watch(
     items, kept = _kept(plan, store)
     _require_enough(queries, LEAST_QUERIES, "recent queries")
     _require_spaces(queries, plan, "recent queries", old=False)
-    queries = _some(queries, MOST_QUERIES, np.random.default_rng(seed))
+    queries = queries.some(MOST_QUERIES, np.random.default_rng(seed))
     before, now = measure_bridge(bridge, items, kept), measure_bridge(bridge, items, queries)
     found = changes(before, now, alpha=alpha, tolerance=tolerance, seed=seed)
     return Watched(
         plan.id, plan.strategy, plan.store, len(kept), len(queries), alpha, tolerance, found, time.time()
     )
-
-
-def _some(sample: Sample, count: int, rng: np.random.Generator) -> Sample:
-    if len(sample) <= count:
-        return sample
-    return sample.take(np.sort(rng.permutation(len(sample))[:count]))
 
 
 def _require_enough(sample: Sample, least: int, what: str) -> None:
@@ -244,8 +238,7 @@ def _require_spaces(sample: Sample, plan: Plan, what: str, *, old: bool) -> None
 
 
 def _require_one(vectors: Vectors, space: Space, what: str) -> None:
-    # queries and documents may have prompts of their own
-    replace(space, prompt="").require_same(replace(vectors.space, prompt=""), what)
+    require_alike(vectors.space, space, what)
     require_valid(vectors.matrix, what)
 
 
