@@ -92,7 +92,7 @@ class Gallery(ABC):
     def open(self) -> Store:
         """The store as an operator opens it."""
         os.environ["CROSSFADE_HOME"] = str(self.folder / "home")
-        store: Any = open_store(self.uri)
+        store = open_store(self.uri)
         if hasattr(store, "part_rows"):
             store.part_rows = ROWS // PARTS
         return store

@@ -94,7 +94,11 @@ class Harness:
         if name == "qdrant":
             self._qdrant = Qdrant(self._work)
             return QdrantGallery(folder, self._qdrant)
-        kinds = {"lancedb": LanceGallery, "parquet": ParquetGallery, "faiss": FaissGallery}
+        kinds: dict[str, type[Gallery]] = {
+            "lancedb": LanceGallery,
+            "parquet": ParquetGallery,
+            "faiss": FaissGallery,
+        }
         return kinds[name](folder)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults_galleries import D_OLD, PARTS, ROWS, Bits, Gallery, digest, old_vectors
+from faults_galleries import D_OLD, ROWS, Bits, Gallery, digest, old_vectors
 from faults_network import Proxy, QdrantRemote, QdrantServer
 
 from crossfade.stores import Store
@@ -205,9 +205,7 @@ class QdrantGallery(Gallery):
 
     def open(self) -> Store:
         install(self.__dict__.get("socket") or self.server.proxied)
-        store: Any = super().open()
-        store.part_rows = ROWS // PARTS
-        return store
+        return super().open()
 
     def create(self) -> None:
         from qdrant_client import models
