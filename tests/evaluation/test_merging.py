@@ -113,8 +113,10 @@ def test_a_merge_survives_json_and_nothing_else_is_read() -> None:
         {"method": "magic", "scales": {}},
         {"method": "z", "scales": {"moon": {"x": [0, 1], "y": [0, 1]}}},
         {"method": "z", "scales": {"lifted": {"x": [0], "y": [0]}}},
+        {"method": "z", "scales": {"lifted": {"x": [1, 0], "y": [0, 1]}}},
+        {"method": "z", "scales": {"lifted": {"x": [0, 1], "y": [0, float("nan")]}}},
     ):
-        with pytest.raises(ValueError, match=r"not known|at least two"):
+        with pytest.raises(ValueError, match=r"not known|at least two|do not rise"):
             Merge.from_dict(wrong)
     assert Scale((0.0, 1.0), (0.0, 2.0))(np.array([-1.0, 0.5, 3.0])).tolist() == [-2.0, 1.0, 6.0]
 

@@ -16,7 +16,7 @@ from upgrade_kit import D_NEW, MAP, NEW, OLD, Kit, old_vectors, rows
 
 from crossfade.adapters import Adapter, make_adapter
 from crossfade.encoders import Encoder
-from crossfade.errors import DataError, SpaceMismatch, StoreChanged, UsageError
+from crossfade.errors import DataError, SpaceMismatch, StoreChanged, UnreadableFile, UsageError
 from crossfade.evaluation.bridge import Sample
 from crossfade.spaces import Space
 from crossfade.stores import Store, open_store
@@ -167,6 +167,13 @@ def test_another_levelling_than_the_plans_is_refused(uri: str) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StoreChanged, match=r"levelling.safetensors: the plan was made with SHA-256"):
         Upgrade.create(made).apply(encoder=NoisyEncoder())
+
+
+def test_a_merge_that_no_search_could_use_is_no_plan(uri: str) -> None:
+    text = planned(uri).to_json()
+    method = planned(uri).mix.merge["method"]  # type: ignore[union-attr]
+    with pytest.raises(UnreadableFile, match="not a plan that can be read"):
+        Plan.from_json(text.replace(f'"method": "{method}"', '"method": "magic"'))
 
 
 def test_what_does_not_fit_is_refused(uri: str) -> None:

@@ -155,6 +155,8 @@ class Merge:
             raise ValueError(f"merge {values['method']!r} is not known")
         if any(len(one.x) != len(one.y) or len(one.x) < 2 for one in scales.values()):
             raise ValueError("a scale needs as many values as scores, at least two")
+        if not all(np.isfinite(one.y).all() and (np.diff(one.x) > 0).all() for one in scales.values()):
+            raise ValueError("the scores of a scale do not rise, or are no numbers")
         return cls(values["method"], scales)
 
 

@@ -256,12 +256,19 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
     read["old"], read["new"] = Space.from_dict(values["old"]), Space.from_dict(values["new"])
     read["adapter"] = AdapterFile(**values["adapter"]) if values["adapter"] else None
     read["chosen"] = ChosenItems(**values["chosen"]) if values.get("chosen") else None
-    read["mix"] = Mix(**values["mix"]) if values.get("mix") else None
+    read["mix"] = _mix(values["mix"]) if values.get("mix") else None
     read["quality"] = tuple(
         Quality(**{**one, "difference": tuple(one["difference"])}) for one in values["quality"]
     )
     read["estimates"] = Estimates(**values["estimates"])
     return read
+
+
+def _mix(values: dict[str, Any]) -> Mix:
+    from crossfade.evaluation.merging import Merge
+
+    Merge.from_dict(values["merge"])  # what a search could not use is refused now
+    return Mix(**values)
 
 
 def require_choice(value: str, known: tuple[str, ...], what: str) -> None:

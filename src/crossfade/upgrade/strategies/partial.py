@@ -21,7 +21,7 @@ from crossfade.upgrade.strategies.gallery import Lift, column_steps
 from crossfade.upgrade.strategies.lifting import lift
 from crossfade.vectors.ids import normalize_ids
 
-OVERFETCH = 10
+OVERFETCH, MOST_FETCHED = 10, 10_000
 """Rows fetched for every one that is returned, where scores are brought together after the search."""
 
 
@@ -72,7 +72,8 @@ class Partial(Lift):
         merge = Merge.from_dict(plan.mix.merge) if plan.mix else Merge()
         if merge.method == RAW:
             return super().answer(gallery, queries, k, columns)
-        fetched = gallery.search(queries.new, k * OVERFETCH, columns, plan.new)
+        count = max(k, min(k * OVERFETCH, MOST_FETCHED))
+        fetched = gallery.search(queries.new, count, columns, plan.new)
         return [_merged(hits, plan, merge, k) for hits in fetched]
 
 
