@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PLAIN = ("search.py", "fct_speed.py")
-GENERATING = ("fit.py", "lift.py", "apply.py", "apply_pgvector.py")
+GENERATING = ("fit.py", "lift.py", "apply.py", "apply_pgvector.py", "faults.py", "load.py")
 ON_DATA = ("matrix.py",)
 
 

@@ -21,8 +21,8 @@ from crossfade.upgrade import Upgrade, plan
 KINDS, SHARES = ("insert", "update", "delete"), (0.4, 0.45, 0.15)
 WRITERS = 3
 TOLERANCE = 1e-5
-AFTERWARDS_SECONDS = 0.5
-"""How long the writers go on after the cutover, with vectors of the new model."""
+AFTERWARDS_SECONDS, PATIENCE_SECONDS = 0.5, 60
+"""How long the writers go on after the cutover at least, and at most."""
 
 
 def old_vector(one: int, version: int) -> np.ndarray:
@@ -213,7 +213,7 @@ def run(
     found = Load(application.name, rows, WRITERS)
     try:
         window = _upgraded(application, folder, found, writers, part_rows)
-        time.sleep(AFTERWARDS_SECONDS)
+        _until_all_have_seen_it(writers)
     finally:
         for one in writers:
             one.ended.set()
@@ -223,6 +223,16 @@ def run(
     _count(found, writers, window, application.pauses)
     _compare(found, writers, application.rows())
     return found
+
+
+def _until_all_have_seen_it(writers: list[Writer]) -> None:
+    """Let each go on until it has written vectors of the new model."""
+    time.sleep(AFTERWARDS_SECONDS)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        if all(one.error or one.counts["by the new model"] for one in writers):
+            return
+        time.sleep(0.05)
 
 
 def _upgraded(

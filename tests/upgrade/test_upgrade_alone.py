@@ -157,3 +157,14 @@ def test_without_its_lock_nothing_is_switched(
     taken[0].__exit__(None, None, None)
     here.cutover()
     kit.expect_new()
+
+
+def test_the_status_is_read_while_the_table_is_locked(kit: PgKit, here: Upgrade) -> None:
+    import psycopg
+
+    here.apply()
+    with psycopg.connect(kit.application.address) as connection:
+        connection.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = '20s'")  # if it has to wait
+        assert Upgrade.open(kit.uri).status().state is State.BUILT
+        connection.execute("SELECT 1")  # else the server has ended this connection

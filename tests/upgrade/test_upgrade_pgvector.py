@@ -287,5 +287,10 @@ def test_a_step_that_was_done_and_not_recorded_is_done(kit: PgKit, monkeypatch: 
             patched.setattr(upgrade._journal, "move", fail)
             with pytest.raises(StoreError, match="cannot be used"):
                 step(**options)
-        assert step(**options).state is state
+        status = upgrade.status()
+        assert status.interrupted == step.__name__
+        assert status.next.startswith(f"crossfade {step.__name__}")
+        assert status.next.endswith("again: it was interrupted")
+        done = step(**options)
+        assert (done.state, done.interrupted) == (state, "")
     kit.expect_new()

@@ -291,10 +291,11 @@ class Upgrade:
         """Switch, writing what others added until nothing is missing any more."""
         self._journal.set(self.plan.id, switching=True, begun=CUTOVER.name)
         late = rounds = 0
+        ready = None if self._strategy.embeds else self._maker(checking.open_adapter(self.plan), None)
 
         def write(pending: list[Part]) -> None:
             nonlocal late
-            produce = self._maker(checking.open_adapter(self.plan), encoder)
+            produce = ready or self._maker(checking.open_adapter(self.plan), encoder)
             assert produce is not None
             self._builder(produce, progress).write(pending)
             late += sum(part.rows for part in pending)
