@@ -153,6 +153,13 @@ class FaissContent(Content):
         for start in range(0, self.rows, rows):
             yield self.ids.slice(start, rows)
 
+    nulls_lie_there = False
+
+    def as_written(self, start: int, rows: int) -> Iterator[FloatMatrix]:
+        stop = min(start + rows, int(self.whole.ntotal))
+        for first in range(start, stop, BATCH_ROWS):
+            yield self._vectors(np.arange(first, min(first + BATCH_ROWS, stop)))[0]
+
     def take(self, positions: Positions, columns: Sequence[str] = ()) -> Rows:
         vectors, null = self._vectors(self.slots[positions])
         chosen = pa.array(positions, type=pa.int64())

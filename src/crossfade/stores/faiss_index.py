@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -20,11 +19,10 @@ from crossfade.stores.base import Capabilities, IndexInfo, Staged
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.faiss_content import FaissContent
 from crossfade.stores.faiss_kinds import TYPES, IndexMaker, decoded, is_compressed, unit, unwrapped
+from crossfade.stores.file_assembly import Form, Vectors, unknown
 from crossfade.stores.file_content import Content, identity
 from crossfade.stores.files import FileStore
 from crossfade.vectors import FloatMatrix
-from crossfade.vectors.channel import read_ahead
-from crossfade.vectors.writing import full_disk_as_error, sync
 
 LOSS_ROWS, LOSS_QUERIES, LOSS_K = 5000, 200, 10
 
@@ -58,6 +56,8 @@ class FaissIndex(FileStore):
             "keep the batches of a part when a row in it is deleted: those after it are embedded again",
             "give back exact vectors from codes: those of IVF-PQ are decoded, mapped and encoded again, and "
             "verify says how much that loses",
+            "go on in the middle of a lift, unless the index is trained (IVF): one that is killed starts "
+            "over (an embedding goes on from its last part)",
             "be rebuilt with another coarse quantiser than a flat one, or behind a transformation (OPQ, PCA)",
         ),
         lacks=("steady batches",),
@@ -72,10 +72,18 @@ class FaissIndex(FileStore):
         return f"{identity(path)} {identity(table)}" if table.exists() else identity(path)
 
     def stored(self, vectors: FloatMatrix, staged: Staged) -> FloatMatrix:
-        made = unit(vectors, staged.new.metric)
         content = self._content(self.columns_of(staged)[1])
         assert isinstance(content, FaissContent)
-        return decoded(content.whole, made)
+        return decoded(content.whole, self._form(content, staged)(vectors))
+
+    def _form(self, content: Content, staged: Staged) -> Form:
+        """Vectors are as an index compares them; what codes lose is not counted in."""
+        return partial(unit, metric=staged.new.metric)
+
+    def writes_once(self, staged: Staged) -> bool:
+        """An index that is trained reads its vectors several times."""
+        like = self._like(staged)
+        return like is None or like.type == "HNSW"
 
     def remarks(self, staged: Staged) -> list[str]:
         loss = read_json(self._loss_file(staged))
@@ -89,12 +97,12 @@ class FaissIndex(FileStore):
 
     def build_index(self, staged: Staged, like: IndexInfo) -> None:
         """The index is the file: it is written anew, from its own vectors, only to be of another kind."""
-        content, facts = self._content(staged.name), read_json(self._assembly(staged))
-        if not _follows(content.index(), like):
+        content, made = self._content(staged.name), self._assembly(staged.name)
+        if made is not None and not _follows(content.index(), like):
             write_json(self._kind_file(staged), asdict(like))
-            vectors = partial(_vectors_of, content)
-            self._write_file(self._versions.place(staged.name), content, vectors, staged, like)
-            write_json(self._assembly(staged), {**facts, "index": str(like)})
+            target = self._versions.place(staged.name)
+            self._write_file(target, content, partial(_vectors_of, content), staged, like)
+            self._note(staged, made.version, str(like), unknown(made.parts))
 
     def _like(self, staged: Staged) -> IndexInfo | None:
         chosen = read_json(self._kind_file(staged))
@@ -104,35 +112,30 @@ class FaissIndex(FileStore):
         self,
         target: Path,
         content: Content,
-        vectors: Callable[[], Iterator[FloatMatrix]],
+        vectors: Vectors,
         staged: Staged,
         like: IndexInfo | None,
     ) -> None:
         assert isinstance(content, FaissContent)
+
+        def batches() -> Generator[tuple[NDArray[np.int64], FloatMatrix], None, None]:
+            with closing(vectors()) as ahead:
+                yield from _with_ids(ahead, content, self.uri)
+
         maker = IndexMaker(like, content.whole, staged.new.dimension, staged.new.metric)
         if maker.training_rows:
-            batches = _with_ids(vectors(), content, staged, self.uri)
-            maker.train(_sample(batches, content.rows, maker.training_rows))
-        with closing(read_ahead(vectors())) as ahead:
-            index = maker.fill(_with_ids(ahead, content, staged, self.uri))
-        self._put(index, target)
-        self._note_loss(index, _with_ids(vectors(), content, staged, self.uri), content.rows, staged)
-
-    def _put(self, index: Any, target: Path) -> None:
-        draft = target.with_suffix(".new")
-        with full_disk_as_error(self.uri, int(index.ntotal)):
+            maker.train(_sample(batches(), content.rows, maker.training_rows))
+        index = maker.fill(batches())
+        with self._versions.draft(target, self.uri, int(index.ntotal)) as draft:
             load("faiss", "faiss").write_index(index, str(draft))
-            shutil.copymode(self._live, draft)
-            sync(draft)
-            draft.replace(target)
-            sync(target.parent)
+        self._note_loss(index, batches, content.rows, staged)
 
-    def _note_loss(self, index: Any, batches: Iterator[Any], rows: int, staged: Staged) -> None:
+    def _note_loss(self, index: Any, batches: Callable[[], Iterator[Any]], rows: int, staged: Staged) -> None:
         """Measure on a sample what encoding loses, if the index encodes."""
         if not is_compressed(unwrapped(index)[0]):
             self._loss_file(staged).unlink(missing_ok=True)
             return
-        exact = _sample(batches, rows, LOSS_ROWS)
+        exact = _sample(batches(), rows, LOSS_ROWS)
         write_json(self._loss_file(staged), {**loss(index, exact, staged.new.metric), "index": "IVF-PQ"})
 
     def _loss_file(self, staged: Staged) -> Path:
@@ -160,9 +163,9 @@ def loss(index: Any, exact: FloatMatrix, metric: Any) -> dict[str, float]:
 
 
 def _with_ids(
-    vectors: Iterator[FloatMatrix], content: FaissContent, staged: Staged, what: str
+    vectors: Iterator[FloatMatrix], content: FaissContent, what: str
 ) -> Iterator[tuple[NDArray[np.int64], FloatMatrix]]:
-    """New vectors as they are stored, with the index's ids; rows without one are left out."""
+    """New vectors with the index's ids; rows without one are left out."""
     start, ended = 0, False
     by_id = content.keys is not None
     for batch in vectors:
@@ -174,7 +177,7 @@ def _with_ids(
             ended = ended or not valid.all()
         ids = content.ids.to_numpy()[numbers] if by_id else numbers
         if valid.any():
-            yield ids[valid].astype(np.int64), unit(batch[valid], staged.new.metric)
+            yield ids[valid].astype(np.int64), np.ascontiguousarray(batch[valid])
 
 
 def _require_no_gap(valid: NDArray[np.bool_], ended: bool, what: str) -> None:
@@ -197,7 +200,7 @@ def _sample(batches: Iterator[tuple[NDArray[np.int64], FloatMatrix]], rows: int,
     return np.concatenate(taken)
 
 
-def _vectors_of(content: Content) -> Iterator[FloatMatrix]:
+def _vectors_of(content: Content) -> Generator[FloatMatrix, None, None]:
     for batch in content.batches():
         yield batch.vectors
 

@@ -151,11 +151,14 @@ class IndexMaker:
 
 
 def unit(vectors: FloatMatrix, metric: Metric) -> FloatMatrix:
-    """Vectors as an index compares them: FAISS knows no cosine, but inner products of unit vectors."""
+    """Vectors as an index compares them: FAISS knows no cosine, but inner products of unit vectors.
+
+    Those of NaN stay as they are.
+    """
     if metric != "cosine":
         return np.ascontiguousarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    made: FloatMatrix = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    made: FloatMatrix = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths != 0)
     return made
 
 

@@ -58,6 +58,8 @@ class Content(ABC):
     id_column: str
     payload: tuple[str, ...]
     id_type: pa.DataType
+    nulls_lie_there: bool = True
+    """Whether rows without a vector have a place in the file itself."""
     _ids: IdIndex | None = None
 
     @abstractmethod
@@ -73,6 +75,11 @@ class Content(ABC):
     @abstractmethod
     def take(self, positions: Positions, columns: Sequence[str] = ()) -> Rows:
         """Some rows, in the order asked for."""
+
+    def as_written(self, start: int, rows: int) -> Iterator[FloatMatrix]:
+        """Vectors in the order in which they were written into the file; NaN where a row has none."""
+        for batch in self.batches(start=start, stop=start + rows):
+            yield batch.vectors
 
     @abstractmethod
     def close(self) -> None:

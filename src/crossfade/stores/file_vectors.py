@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,59 @@ from crossfade.stores.file_parts import Span
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.channel import read_ahead, write_behind
 from crossfade.vectors.writing import full_disk_as_error, sync
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Neighbouring rows of a part.
+
+    Attributes:
+        rows: those that new vectors are made from; None where all have theirs.
+        vectors: new vectors that exist already: those of all rows, or of the rows that are `rows.kept`.
+    """
+
+    span: Span
+    rows: Rows | None
+    vectors: FloatMatrix | None
+
+
+def pieces_to_make(
+    content: Content, span: Span, columns: Sequence[str], rows: int, written: Content | None
+) -> Iterator[Piece]:
+    """The rows of a part, at most `rows` at a time.
+
+    Args:
+        written: new vectors that exist already; rows without an old vector keep theirs.
+    """
+    start = span.start
+    for batch in content.batches(rows, columns, span.start, span.stop):
+        yield _with_kept(Piece(span, batch, None), batch, start, written)
+        start += len(batch)
+
+
+def _with_kept(piece: Piece, batch: Rows, start: int, written: Content | None) -> Piece:
+    if written is None or not batch.null.any():
+        return piece
+    vectors, missing = written.vectors_of(batch.ids, start)
+    kept: NDArray[np.bool_] = batch.null & ~missing
+    return Piece(piece.span, Rows(batch.ids, batch.vectors, batch.null, batch.columns, kept), vectors)
+
+
+def make(piece: Piece, produce: Produce, dimension: int, what: str) -> Produced:
+    """The new vectors of a piece of which some are to be made.
+
+    Raises:
+        InvalidVectors: vectors of another dimension were made, for the store called `what`.
+    """
+    assert piece.rows is not None
+    made, expected = produce(piece.rows), (len(piece.rows), dimension)
+    if made.vectors.shape != expected:
+        raise InvalidVectors(f"{what}: expected new vectors {expected}, got {made.vectors.shape}")
+    if piece.vectors is None:
+        return made
+    kept = piece.rows.kept
+    assert kept is not None
+    return Produced(np.where(kept[:, None], piece.vectors, made.vectors), made.valid | kept)
 
 
 class PartFile:
@@ -53,36 +107,14 @@ class PartFile:
         with (
             full_disk_as_error(self._what, span.rows),
             draft.open("wb") as file,
-            closing(read_ahead(content.batches(rows, columns, span.start, span.stop))) as batches,
+            closing(read_ahead(pieces_to_make(content, span, columns, rows, written))) as pieces,
         ):
             output.write(file, _header(span.rows, self._dimension))
-            made = self._made(batches, produce, written, span.start)
+            made = (make(piece, produce, self._dimension, self._what) for piece in pieces)
             write_behind(made, partial(output.write_all, file))
         sync(draft)
         draft.replace(self._path)
         return {"nulls": output.nulls, "bytes": output.bytes, "checksum": output.digest.hexdigest()}
-
-    def _made(
-        self, batches: Iterator[Rows], produce: Produce, written: Content | None, start: int
-    ) -> Iterator[Produced]:
-        for batch in batches:
-            yield self._produced(batch, produce, written, start)
-            start += len(batch)
-
-    def _produced(self, batch: Rows, produce: Produce, written: Content | None, start: int) -> Produced:
-        if written is None or not batch.null.any():
-            return self._checked(produce(batch), len(batch))
-        vectors, missing = written.vectors_of(batch.ids, start)
-        kept: NDArray[np.bool_] = batch.null & ~missing
-        rows = Rows(batch.ids, batch.vectors, batch.null, batch.columns, kept)
-        made = self._checked(produce(rows), len(batch))
-        return Produced(np.where(kept[:, None], vectors, made.vectors), made.valid | kept)
-
-    def _checked(self, made: Produced, rows: int) -> Produced:
-        expected = (rows, self._dimension)
-        if made.vectors.shape != expected:
-            raise InvalidVectors(f"{self._what}: expected new vectors {expected}, got {made.vectors.shape}")
-        return made
 
     @staticmethod
     def read(path: Path, rows: int, dimension: int) -> Iterator[FloatMatrix]:
@@ -121,7 +153,7 @@ class _Output:
         """The vectors of batches."""
         for made in batches:
             self.nulls += int(np.count_nonzero(~made.valid))
-            self.write(file, _with_nan(made).data.cast("B"))
+            self.write(file, with_nan(made).data.cast("B"))
 
 
 def _header(rows: int, dimension: int) -> bytes:
@@ -130,6 +162,7 @@ def _header(rows: int, dimension: int) -> bytes:
     return buffer.getvalue()
 
 
-def _with_nan(made: Produced) -> FloatMatrix:
+def with_nan(made: Produced) -> FloatMatrix:
+    """Vectors (n, d) in which NaN stands for those that are not valid."""
     vectors: FloatMatrix = np.ascontiguousarray(made.vectors, dtype="<f4")
     return vectors if made.valid.all() else np.where(made.valid[:, None], vectors, np.float32(np.nan))

@@ -7,7 +7,8 @@ is kept, whoever wrote it last: nothing that another program wrote is ever overw
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +17,9 @@ from crossfade.spaces import Space
 from crossfade.stores.base import Staged
 from crossfade.stores.durable import exchange, read_json, restore_exchange, write_json
 from crossfade.stores.file_content import identity, quick_identity
-from crossfade.vectors.writing import sync
+from crossfade.vectors.writing import full_disk_as_error, sync
+
+DRAFT = ".new"
 
 
 class Versions:
@@ -128,6 +131,30 @@ class Versions:
         self._marker.unlink()
 
     # --- tidying ------------------------------------------------------------------------------
+
+    @contextmanager
+    def draft(self, target: Path, what: str, rows: int) -> Iterator[Path]:
+        """A file that becomes `target` once it is whole and on disk; one that fails is deleted.
+
+        Raises:
+            OutOfSpace: the disk is full; it names `what` and `rows`.
+        """
+        draft = target.with_suffix(DRAFT)
+        try:
+            with full_disk_as_error(what, rows):
+                yield draft
+                shutil.copymode(self.live, draft)
+                sync(draft)
+                draft.replace(target)
+                sync(target.parent)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+    def clear(self) -> None:
+        """Delete drafts that a killed process left; nobody else may be at work."""
+        for draft in self.folder.glob(f"*{DRAFT}"):
+            draft.unlink(missing_ok=True)
 
     def drop(self, *names: str) -> None:
         """Delete versions, and folders that are then empty."""

@@ -5,8 +5,7 @@ Everything else in the file is copied as it is: columns, their order, metadata, 
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -19,13 +18,12 @@ import pyarrow.parquet as pq
 from crossfade.errors import InvalidVectors
 from crossfade.spaces import Space
 from crossfade.stores.base import Capabilities, IndexInfo, Staged
+from crossfade.stores.file_assembly import Form, Vectors
 from crossfade.stores.file_content import Content
 from crossfade.stores.files import FileStore
 from crossfade.stores.parquet_content import ParquetContent
 from crossfade.vectors import FloatMatrix
-from crossfade.vectors.channel import read_ahead
 from crossfade.vectors.metadata import SPACE_KEY, record_space, recorded_space
-from crossfade.vectors.writing import full_disk_as_error, sync
 
 GROUP_BYTES = 64 << 20
 """Row groups are as long as in the old file, up to this many bytes of new vectors."""
@@ -53,6 +51,8 @@ class ParquetFile(FileStore):
             "they replace it",
             "keep the batches of a part when a row in it is deleted: those after it are embedded again",
             "share pages with the old file: the other columns are copied, too",
+            "go on in the middle of a lift: its vectors are written into the new file alone, so one that is "
+            "killed starts over (an embedding goes on from its last part)",
         ),
         lacks=("index", "steady batches"),
     )
@@ -66,25 +66,27 @@ class ParquetFile(FileStore):
         return super().space() or recorded_space(content.schema, self.column)
 
     def stored(self, vectors: FloatMatrix, staged: Staged) -> FloatMatrix:
+        return self._form(self._content(self.columns_of(staged)[0]), staged)(vectors)
+
+    def _form(self, content: Content, staged: Staged) -> Form:
         """Vectors of a column of half precision are rounded."""
-        content = self._content(self.columns_of(staged)[0])
         assert isinstance(content, ParquetContent)
         half = pa.types.is_float16(content.schema.field(self.column).type.value_type)
-        return vectors.astype(np.float16).astype(np.float32) if half else vectors
+        return _rounded if half else super()._form(content, staged)
 
     def _write_file(
         self,
         target: Path,
         content: Content,
-        vectors: Callable[[], Iterator[FloatMatrix]],
+        vectors: Vectors,
         staged: Staged,
         like: IndexInfo | None,
     ) -> None:
         assert isinstance(content, ParquetContent)
         field = _vector_field(content.schema.field(self.column), staged.new)
         rows = self._rows_at_once(content, staged.new)
-        with closing(read_ahead(vectors())) as ahead:
-            self._replaced(target, content, _in_step(content, ahead, field, rows))
+        with closing(vectors()) as batches:
+            self._replaced(target, content, _in_step(content.twin(), batches, field, rows))
 
     def _rows_at_once(self, content: ParquetContent, new: Space) -> int:
         groups = content.file.metadata
@@ -93,17 +95,14 @@ class ParquetFile(FileStore):
 
     def _replaced(self, target: Path, content: ParquetContent, groups: Iterator[pa.Table]) -> None:
         """Write row groups with the settings of `content`'s file."""
-        draft = target.with_suffix(".new")
         first = next(groups, None)
         schema = first.schema if first is not None else content.schema
-        with full_disk_as_error(self.uri, content.rows):
-            with pq.ParquetWriter(draft, schema, **_settings(content, self.column)) as writer:
-                for group in chain([first] if first is not None else [], groups):
-                    writer.write_table(group, row_group_size=max(1, len(group)))
-            shutil.copymode(self._live, draft)
-            sync(draft)
-            draft.replace(target)
-            sync(target.parent)
+        with (
+            self._versions.draft(target, self.uri, content.rows) as draft,
+            pq.ParquetWriter(draft, schema, **_settings(content, self.column)) as writer,
+        ):
+            for group in chain([first] if first is not None else [], groups):
+                writer.write_table(group, row_group_size=max(1, len(group)))
 
     def _give_rows_back(self, staged: Staged) -> None:
         """Write the old file again from the one in use, if that was replaced since the switch.
@@ -118,6 +117,10 @@ class ParquetFile(FileStore):
         rows = self._rows_at_once(old, staged.old)
         batches = _with_vectors_of(live, old, old.schema.field(self.column), rows)
         self._replaced(self._versions.place(staged.previous), old, batches)
+
+
+def _rounded(vectors: FloatMatrix) -> FloatMatrix:
+    return vectors.astype(np.float16).astype(np.float32)
 
 
 def _same_payload(one: ParquetContent, other: ParquetContent) -> bool:

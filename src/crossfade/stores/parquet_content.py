@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,8 +30,8 @@ class ParquetContent(Content):
     def __init__(self, path: Path, column: str, id_column: str | None, what: str) -> None:
         self._what, self._column = what, column
         try:
-            # Pre-buffering would hold whole row groups; a buffered stream holds a page of each column.
-            self.file = pq.ParquetFile(path, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
+            self._source = pa.OSFile(str(path))
+            self.file = self._open()
         except (OSError, pa.ArrowInvalid) as error:
             raise StoreError(f"{path}: cannot be read as Parquet: {error}") from None
         self.schema = self.file.schema_arrow
@@ -47,6 +48,16 @@ class ParquetContent(Content):
         if self.id_column:
             self.id_type = ids_of(pa.array([], self.schema.field(self.id_column).type), what).type
         self._cursor: tuple[tuple[str, ...], int, Iterator[pa.RecordBatch]] | None = None
+
+    def _open(self) -> pq.ParquetFile:
+        # Pre-buffering would hold whole row groups; a buffered stream holds a page of each column.
+        return pq.ParquetFile(self._source, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
+
+    def twin(self) -> ParquetContent:
+        """The same file for another thread, which reads at its own pace; closed with this one."""
+        made = copy.copy(self)
+        made.file, made._cursor = self._open(), None
+        return made
 
     def _id_name(self) -> str:
         if not self.id_column:
@@ -150,6 +161,7 @@ class ParquetContent(Content):
 
     def close(self) -> None:
         self.file.close()
+        self._source.close()
 
 
 def _chain(held: list[pa.RecordBatch], stream: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

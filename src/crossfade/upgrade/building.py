@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from crossfade.stores import Part, PartGone, Produce, Produced, Receipt, Rows, Store
+from crossfade.stores import Part, PartGone, Produce, Produced, Receipt, Rows, Staged, Store
+from crossfade.stores.files import FileStore
 from crossfade.upgrade.checkpoints import Checkpoints
 from crossfade.upgrade.journal import Journal
 from crossfade.upgrade.plans import Plan
@@ -69,7 +70,11 @@ class Builder:
                 return
 
     def write(self, parts: list[Part]) -> None:
-        """Write these parts."""
+        """Write these parts, all of them before any is recorded where they go into one file at once."""
+        once = self._file()
+        if once is not None and parts:
+            self._write_once(once)
+            return
         for part in parts:
             with suppress(PartGone):  # whoever asked for these parts asks again
                 self._write_part(part)
@@ -82,6 +87,22 @@ class Builder:
         self.journal.record(self.plan.id, receipt, self._producer.skipped)
         if self._checkpoints:
             self._checkpoints.finish()
+
+    def _file(self) -> FileStore | None:
+        """The store, if it writes vectors that are cheap to make again once, and so faster."""
+        return file_written_once(self.store, self.plan.staging, embeds=self.embeds, lifts=self.lifts)
+
+    def _write_once(self, store: FileStore) -> None:
+        skipped: dict[str, list[tuple[str, str]]] = {}
+
+        def begin(part: Part) -> None:
+            self.journal.require_lease()
+            self._producer.skipped = skipped[part.key] = []
+
+        rows = self.plan.batch_rows
+        made = store.write_once(self.plan.staging, self.receipts, self._advance, begin, rows=rows)
+        for receipt in made:
+            self.journal.record(self.plan.id, receipt, skipped[receipt.part])
 
     def _advance(self, rows: Rows) -> Produced:
         made: Produced = self._make(rows)
@@ -96,3 +117,14 @@ class Builder:
         self.journal.set(self.plan.id, rows_total=self._total)
         if self.progress:
             self.progress(self._done, self._total)
+
+
+def file_written_once(store: Store, staged: Staged, *, embeds: bool, lifts: bool) -> FileStore | None:
+    """The store, if it can write the vectors of a strategy into the new file while they are made.
+
+    Args:
+        embeds: whether they cost an encoder's time, so that each finished part is kept.
+        lifts: whether they are made from the old vectors.
+    """
+    cheap = lifts and not embeds
+    return store if cheap and isinstance(store, FileStore) and store.writes_once(staged) else None

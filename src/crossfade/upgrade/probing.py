@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import islice
 
 from crossfade.stores import Description, Produce, Store
+from crossfade.upgrade.building import file_written_once
 from crossfade.upgrade.plans import Estimates, Plan
 from crossfade.upgrade.strategies import Strategy
 from crossfade.vectors import FloatMatrix
@@ -21,10 +22,16 @@ def estimate(store: Store, plan: Plan, strategy: Strategy, produce: Produce | No
     if strategy.writes != "column":
         return Estimates(bytes_free=free)
     rows, found = plan.found.rows, plan.found
-    needed = store.bytes_for(rows, plan.new.dimension) + _index_bytes(found, plan.new.dimension)
+    needed = _vector_bytes(store, plan, strategy) + _index_bytes(found, plan.new.dimension)
     speed = _measure(store, plan, produce) if produce is not None else 0.0
     pause = store.pause(plan.staging, speed) if speed else None
     return Estimates(rows, rows / speed if speed else 0.0, speed, needed, free, str(pause or ""))
+
+
+def _vector_bytes(store: Store, plan: Plan, strategy: Strategy) -> int:
+    file = file_written_once(store, plan.staging, embeds=strategy.embeds, lifts=strategy.lifts)
+    rows, dimension = plan.found.rows, plan.new.dimension
+    return file.bytes_for(rows, dimension, once=True) if file else store.bytes_for(rows, dimension)
 
 
 def _index_bytes(found: Description, dimension: int) -> int:
