@@ -310,6 +310,13 @@ def test_a_folder(tmp_path: Path) -> None:
     assert shop.names() == {""}
 
 
+def test_the_pause_is_said_beforehand(shop: Shop) -> None:
+    found = open_store(shop.uri).pause(STAGED, 1000)
+    assert found is not None
+    assert 0 < found.seconds < 10
+    assert "readers that find none must try again" in found.why
+
+
 def test_an_empty_collection_is_described(shop: Shop) -> None:
     shop.client.create_collection(f"{shop.name}-empty", embedding_function=None)
     found = open_store(f"{shop.uri}-empty").describe()

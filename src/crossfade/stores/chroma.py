@@ -19,7 +19,7 @@ from typing import Any
 from crossfade.errors import StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address, redact
-from crossfade.stores.base import Capabilities, Obstacle, Staged
+from crossfade.stores.base import Capabilities, Obstacle, Pause, Staged
 from crossfade.stores.chroma_collection import LEGACY, NAMES, SPACE, ChromaCollection
 from crossfade.stores.chroma_server import ChromaServer, Refused
 from crossfade.stores.collection import Collection
@@ -199,6 +199,19 @@ class Chroma(CollectionStore):
         ):
             self._take_name(ChromaCollection(self._server, old, self._spaces), "", "")
 
+    def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
+        return Pause(
+            self._seconds_of_a_call(),
+            "between two renames there is no collection of that name: readers that find none must try again, "
+            "and writers should rest; a record written and deleted around the switch may come back",
+        )
+
+    def _seconds_of_a_call(self) -> float:
+        """What lies between the two renames, as the server answers now."""
+        started = time.perf_counter()
+        self._live()
+        return time.perf_counter() - started
+
     def switched(self, staged: Staged) -> bool:
         facts, holder = self._facts(), self._server.find(self._name)
         return bool(facts) and holder is not None and str(holder.id) == facts["new"]
@@ -224,9 +237,7 @@ class Chroma(CollectionStore):
         return [one for one in self._server.names() if one.startswith(f"{self._name}__stray_")]
 
     def obstacles(self, new: Space | None = None) -> list[Obstacle]:
-        started = time.perf_counter()
-        live = self._live()
-        pause = 1000 * (time.perf_counter() - started)
+        live, pause = self._live(), 1000 * self._seconds_of_a_call()
         text = f"{self.uri}: the switch is two renames; for about {pause:.0f} ms no collection is called so"
         found = [Obstacle("pause", text, "let readers that find none try again", blocks=False)]
         text = f"{self.uri}: clients that hold the collection object do not see the switch"
