@@ -9,8 +9,8 @@ from crossfade.upgrade.strategies.base import Gallery, Queries, Strategy
 
 NAMES = (
     "keep",
-    "native",
     "query",
+    "native",
     "interpolate",
     "cascade",
     "gallery",
