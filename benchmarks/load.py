@@ -117,30 +117,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stores", default=",".join(STORES))
+    parser.add_argument("--stores", default=",".join(STORES), help="others keep what was measured before")
     parser.add_argument("--work", type=Path, help="folder for the galleries; its path should be short")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for load.json and load.md")
     options = parser.parse_args()
-    found = list[Load]()
+    wanted = options.stores.split(",")
+    found = {one.store: one for one in _kept(options.out / "load.json", options.rows, options.seed)}
     with tempfile.TemporaryDirectory(prefix="cf-", dir=options.work) as folder:
         stores = Stores(Path(folder))
         try:
-            for name in options.stores.split(","):
-                application = stores.application(name)
-                part_rows = max(1, options.rows // 16)
-                found.append(
-                    run(application, Path(folder), options.rows, seed=options.seed, idle=IDLE[name],
-                        part_rows=part_rows)
+            for name in wanted:
+                application, part_rows = stores.application(name), max(1, options.rows // 16)
+                one = run(
+                    application, Path(folder), options.rows, seed=options.seed, idle=IDLE[name],
+                    part_rows=part_rows,
                 )  # fmt: skip
-                print(found[-1], flush=True)
+                found[one.store] = one
+                print(one, flush=True)
         finally:
             stores.close()
-    text = report(found, options.rows, options.seed)
+    everything = list(found.values())
+    text = report(everything, options.rows, options.seed)
     print(text)
-    written = {"seed": options.seed, "results": [one.to_dict() for one in found]}
+    written = {"rows": options.rows, "seed": options.seed, "results": [one.to_dict() for one in everything]}
     (options.out / "load.json").write_text(json.dumps(written, indent=1) + "\n")
     (options.out / "load.md").write_text(text)
-    sys.exit(any(one.lost or one.undead or one.stale for one in found))
+    sys.exit(any(one.lost or one.stale for one in everything))
+
+
+def _kept(path: Path, rows: int, seed: int) -> list[Load]:
+    """What was measured before with the same arguments, of which only the stores that are named change."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if (kept.get("rows"), kept.get("seed")) != (rows, seed):
+        return []
+    return [Load(**one) for one in kept["results"]]
 
 
 if __name__ == "__main__":

@@ -222,7 +222,8 @@ class QdrantApplication(Application):
 
     def __init__(self, server: Qdrant, *, pauses: bool = False) -> None:
         self._server, self._mine, self.pauses = server, threading.local(), pauses
-        self.uri = "qdrant://load:6333#gallery.vector"
+        self._alias = "resting" if pauses else "busy"
+        self.uri = f"qdrant://load:6333#{self._alias}.vector"
         self.name = "qdrant, writers pause" if pauses else self.name
 
     @property
@@ -235,8 +236,8 @@ class QdrantApplication(Application):
         from qdrant_client import models
 
         size = models.VectorParams(size=D_OLD, distance=models.Distance.EUCLID)
-        self._client.create_collection("gallery_v1", vectors_config={"vector": size})
-        made = models.CreateAlias(collection_name="gallery_v1", alias_name="gallery")
+        self._client.create_collection(f"{self._alias}_v1", vectors_config={"vector": size})
+        made = models.CreateAlias(collection_name=f"{self._alias}_v1", alias_name=self._alias)
         self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
         self.insert(list(ids), vectors)
 
@@ -248,7 +249,7 @@ class QdrantApplication(Application):
             for one, row in zip(ids, vectors.tolist(), strict=True)
         ]
         try:
-            self._client.upsert("gallery", points, wait=True)
+            self._client.upsert(self._alias, points, wait=True)
         except ValueError as error:  # what the local mode raises: the vectors do not fit
             raise Switched(str(error)) from None
 
@@ -256,15 +257,15 @@ class QdrantApplication(Application):
         self.insert(ids, vectors)
 
     def delete(self, ids: list[int]) -> None:
-        self._client.delete("gallery", ids, wait=True)
+        self._client.delete(self._alias, ids, wait=True)
 
     def read(self, one: int) -> None:
-        self._client.retrieve("gallery", [one], with_vectors=True)
+        self._client.retrieve(self._alias, [one], with_vectors=True)
 
     def rows(self) -> dict[int, np.ndarray | None]:
         found, after = {}, None
         while True:
-            points, after = self._client.scroll("gallery", limit=2000, offset=after, with_vectors=True)
+            points, after = self._client.scroll(self._alias, limit=2000, offset=after, with_vectors=True)
             for one in points:
                 vector = one.vector.get("vector")
                 found[int(one.id)] = None if vector is None else np.array(vector, dtype=np.float32)
