@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import islice
 
 from crossfade.stores import Description, Produce, Store
@@ -61,13 +60,12 @@ class _Counted:
 
     def __iter__(self) -> Iterator[FloatMatrix]:
         batches = self._store.scan(rows=self._plan.batch_rows, columns=self._plan.staging.reads)
-        with closing(batches):
-            for number, batch in enumerate(islice(batches, BATCHES + 1)):
-                yield self._produce(batch).vectors
-                if number == 0:
-                    self.first, self.started = len(batch), time.perf_counter()
-                else:
-                    self.rows += len(batch)
+        for number, batch in enumerate(islice(batches, BATCHES + 1)):
+            yield self._produce(batch).vectors
+            if number == 0:
+                self.first, self.started = len(batch), time.perf_counter()
+            else:
+                self.rows += len(batch)
 
 
 def _single(store: Store, plan: Plan, produce: Produce, rows: int) -> float:
