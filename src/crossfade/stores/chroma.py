@@ -20,7 +20,7 @@ from crossfade.errors import StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address, redact
 from crossfade.stores.base import Capabilities, Obstacle, Pause, Staged
-from crossfade.stores.chroma_collection import LEGACY, NAMES, SPACE, ChromaCollection
+from crossfade.stores.chroma_collection import DOCUMENT, LEGACY, NAMES, SPACE, URI, ChromaCollection
 from crossfade.stores.chroma_server import ChromaServer, Refused
 from crossfade.stores.collection import Collection
 from crossfade.stores.collection_store import CollectionStore
@@ -109,8 +109,10 @@ class Chroma(CollectionStore):
 
     def _open(self, name: str) -> ChromaCollection | None:
         """By its UUID, under one of the names that it may have."""
-        upgrade = self._facts().get("upgrade", "")
-        for called in (self._name, self._new_called(upgrade), self._old_called(upgrade)):
+        facts = self._facts()
+        upgrade = facts.get("upgrade", "")
+        aside = self._new_called(upgrade) if name == facts.get("new") else self._old_called(upgrade)
+        for called in (aside, self._name):
             found = self._server.find(called) if name else None
             if found is not None and str(found.id) == name:
                 return ChromaCollection(self._server, found, self._spaces)
@@ -159,6 +161,10 @@ class Chroma(CollectionStore):
         except Refused as error:
             return not error.denied
         return True
+
+    def _payload(self, live: Collection) -> tuple[str, ...]:
+        """Chroma gives the names of a record's metadata in another order each time."""
+        return tuple(sorted(super()._payload(live), key=lambda name: (name in (DOCUMENT, URI), name)))
 
     # --- the switch ---------------------------------------------------------------------------
 
