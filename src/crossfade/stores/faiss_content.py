@@ -168,6 +168,8 @@ class FaissContent(Content):
 
     def _vectors(self, slots: NDArray[np.int64]) -> tuple[FloatMatrix, NDArray[np.bool_]]:
         null: NDArray[np.bool_] = slots < 0
+        if len(slots) and not null.any():
+            return self._inner.reconstruct_batch(np.ascontiguousarray(slots)), null
         vectors = np.full((len(slots), self.dimension), np.nan, dtype=np.float32)
         if not null.all():
             vectors[~null] = self._inner.reconstruct_batch(np.ascontiguousarray(slots[~null]))

@@ -176,8 +176,10 @@ def _with_ids(
             _require_no_gap(valid, ended, what)
             ended = ended or not valid.all()
         ids = content.ids.to_numpy()[numbers] if by_id else numbers
-        if valid.any():
-            yield ids[valid].astype(np.int64), np.ascontiguousarray(batch[valid])
+        if valid.all():
+            yield ids.astype(np.int64), np.ascontiguousarray(batch)
+        elif valid.any():
+            yield ids[valid].astype(np.int64), batch[valid]
 
 
 def _require_no_gap(valid: NDArray[np.bool_], ended: bool, what: str) -> None:
