@@ -102,6 +102,19 @@ def test_it_is_the_file_that_parts_of_their_own_would_have_made(store: Any, back
     assert not list(backend.folder.rglob("vector__next*"))
 
 
+def test_parts_that_have_files_of_their_own_already_are_not_made_again(store: Any, backend: Backend) -> None:
+    reference: dict[str, Receipt] = {}
+    _write(store, reference)
+    expected = _new_file(backend).read_bytes()
+    store.drop_new(STAGED)
+    receipts = {one.key: store.write_part(one, STAGED, Making(), rows=17) for one in store.parts(STAGED)[1:3]}
+    assert _write(store, receipts) == [*range(51), *range(153, ROWS)]
+    assert ["path" in receipts[key].location for key in "0123"] == [False, True, True, False]
+    assert _new_file(backend).read_bytes() == expected
+    assert store.publish(STAGED, receipts) == []
+    assert _problems(store, receipts) == []
+
+
 def test_only_changed_parts_are_made_again(store: Any, backend: Backend) -> None:
     receipts: dict[str, Receipt] = {}
     _write(store, receipts)
