@@ -128,8 +128,8 @@ PHIS = {
     "no-noise": Phi({"sigma": 0.0}),
     "no-contrastive": Phi({"contrastive_weight": 0.0}),
     "foreign": Phi(foreign=True),
-    "gap": Phi(images=True),
-    "auto": Phi({"sigma": "auto", "shifted": 0.0}, images=True),
+    "gap": Phi({"shifted": 0.5}, images=True),
+    "auto": Phi({"sigma": "auto"}, images=True),
 }
 XBT, STAGE_1, DIRECT = "xbt", "xbt-0", "direct"
 MAIN = (

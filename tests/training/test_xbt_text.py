@@ -176,10 +176,12 @@ def test_an_interrupted_embedding_leaves_nothing_that_would_be_taken_for_whole(
 
 
 def test_a_stopped_stage_goes_on_and_ends_in_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    shifting = RECIPE.with_options(shifted=0.5)
+
     def train(out: str, log: Any = None) -> bytes:
         new, old = towers()
         train_xbt_text(
-            new, old, open_texts(corpus), tmp_path / out, recipe=RECIPE, images=unpaired(), log=log
+            new, old, open_texts(corpus), tmp_path / out, recipe=shifting, images=unpaired(), log=log
         )
         return (tmp_path / out / "model.safetensors").read_bytes()
 
@@ -227,22 +229,19 @@ def test_ready_vectors_are_matched_by_id(tmp_path: Path) -> None:
         assert array.tobytes() == mixed.trained.adapter.arrays[name].tobytes(), name
 
 
-def test_images_shift_a_share_of_the_texts_unless_that_is_switched_off(tmp_path: Path) -> None:
+def test_images_shift_the_share_of_the_texts_that_is_asked_for(tmp_path: Path) -> None:
     new, old = stored(planted().texts)
     gap = planted().unpaired.mean(axis=0) - planted().texts.X.mean(axis=0)
     np.testing.assert_allclose(modality_gap(planted().texts, unpaired()), gap, atol=1e-6)
     longer = Vectors(unpaired().ids, 3 * planted().unpaired, NEW)  # only directions count in a cosine space
     np.testing.assert_allclose(modality_gap(planted().texts, longer), gap, atol=1e-6)
-    shifted = train_xbt_text(
-        new, old, None, tmp_path / "one", recipe=RECIPE, images=unpaired()
-    ).trained.adapter
+    half = RECIPE.with_options(shifted=0.5)
+    shifted = train_xbt_text(new, old, None, tmp_path / "one", recipe=half, images=unpaired()).trained.adapter
     assert shifted.chosen["length of the modality gap"] == pytest.approx(float(np.linalg.norm(gap)))
-    off = RECIPE.with_options(shifted=0.0)
     plain = train_xbt_text(new, old, None, tmp_path / "two", recipe=RECIPE).trained.adapter
-    unshifted = train_xbt_text(
-        new, old, None, tmp_path / "three", recipe=off, images=unpaired()
-    ).trained.adapter
-    assert unshifted.arrays["skip"].tobytes() == plain.arrays["skip"].tobytes()
+    with pytest.raises(UsageError, match="with neither they change nothing"):
+        train_xbt_text(new, old, None, tmp_path / "three", recipe=RECIPE, images=unpaired())
+    assert not (tmp_path / "three").exists()
     assert shifted.arrays["skip"].tobytes() != plain.arrays["skip"].tobytes()
 
 
@@ -325,7 +324,8 @@ def test_vectors_of_other_texts_and_broken_images(tmp_path: Path) -> None:
     broken = planted().unpaired.copy()
     broken[3] = np.nan
     images = Vectors(np.arange(len(broken)), broken, NEW, name="images")
-    refused(InvalidVectors, "1 with NaN", tmp_path / "phi", new, old, None, images=images)
+    half = TransformationRecipe("projection", {"shifted": 0.5})
+    refused(InvalidVectors, "1 with NaN", tmp_path / "phi", new, old, None, images=images, recipe=half)
 
 
 def test_too_few_texts_are_counted(tmp_path: Path) -> None:

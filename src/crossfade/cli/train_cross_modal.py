@@ -30,7 +30,7 @@ Images = Annotated[
     str | None,
     typer.Option(
         metavar="VECTORS",
-        help="The new model's vectors of any images, unpaired: they tell the modality gap, and sigma=auto.",
+        help="The new model's vectors of any images, unpaired: for --set sigma=auto or --set shifted=SHARE.",
     ),
 ]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="YAML file with method: projection.")]

@@ -80,8 +80,8 @@ def train_xbt_text(
         out: folder of the adapter; the checkpoint stands beside it until the end.
         recipe: of a projection; its option `sigma` may be ``auto``, which unpaired images decide
             (see `choose_sigma`).
-        images: the new model's vectors of any images; the mean of these minus that of the texts is the
-            modality gap, by which the recipe's `shifted` share of the rows is moved.
+        images: the new model's vectors of any images, for sigma ``auto``, and for the modality gap: the mean
+            of these minus that of the texts, by which the recipe's `shifted` share of the rows is moved.
         cache: folder of the vectors; `out` with ``.vectors`` behind it unless given.
         device: where φ is trained: ``auto``, ``cpu`` or ``cuda``.
         progress: called with a stage, what is done of it and the whole; the whole is 0 where it is not known.
@@ -89,7 +89,8 @@ def train_xbt_text(
 
     Raises:
         UsageError: both models embed into the same space, `out` is there already, texts are missing or not
-            needed, sigma is ``auto`` without images, or an option is unknown or out of range.
+            needed, sigma is ``auto`` without images, images that change nothing, or an option is unknown or
+            out of range.
         SpaceError: the images are not of the new model's space.
         IdMismatch: vectors of different texts.
         TooFewPairs: fewer distinct texts than the spaces have dimensions.
@@ -168,16 +169,22 @@ def _require_sound(
     if texts is not None and not encoders:
         raise UsageError("both models' vectors are there already, so no texts are needed; leave --texts out")
     automatic = recipe.options.get("sigma") == AUTO
-    recipe.with_options(**({"sigma": 0.0} if automatic else {})).make()
+    adapter = recipe.with_options(**({"sigma": 0.0} if automatic else {})).make()
     if automatic and images is None:
         raise UsageError(
             "sigma=auto is judged on unpaired images of the new model; name their vectors (--images), "
             "or give a number"
         )
-    if images is not None:
-        new.space.require_same(images.space, f"images {images.name}")
-        if not len(images):
-            raise DataError(f"{images.name}: no vectors; name a file that has some, or leave --images out")
+    if images is None:
+        return
+    new.space.require_same(images.space, f"images {images.name}")
+    if not len(images):
+        raise DataError(f"{images.name}: no vectors; name a file that has some, or leave --images out")
+    if not automatic and not adapter.get_params()["shifted"]:
+        raise UsageError(
+            "images decide about sigma=auto, or move a share of the texts (shifted, from 0 to 1); "
+            "with neither they change nothing: set one, or leave the images out"
+        )
 
 
 def _embedded(
