@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from xbt_upgrade import DIRECT, STAGE_1, XBT, Upgrade, ablations, curve
+from xbt_upgrade import BRIEF, DIRECT, STAGE_1, XBT, Upgrade, ablations, curve
 
 from crossfade.datasets.captions import Captions
 from crossfade.datasets.relevance import Relevance
@@ -182,7 +182,7 @@ def claims(result: Result, counts: Sequence[int]) -> list[dict[str, Any]]:
     """What the method is to show, as paired differences per direction and metric."""
     compared = [(XBT, OLD_OLD, "XBT above the old model")]
     few = [key for count, key, _ in curve_keys(counts) if count not in ("0", "all")]
-    compared += [(key, DIRECT, "some of the pairs with stage 1 against all without") for key in few]
+    compared += [(key, DIRECT, "some of the pairs with stage 1 against all without") for key in (*few, BRIEF)]
     compared += [(XBT, key, "XBT against a way without the old model") for key in WITHOUT_OLD]
     found = []
     for direction, studied in result.studied.items():

@@ -131,7 +131,8 @@ PHIS = {
     "gap": Phi({"shifted": 0.5}, images=True),
     "auto": Phi({"sigma": "auto"}, images=True),
 }
-XBT, STAGE_1, DIRECT = "xbt", "xbt-0", "direct"
+XBT, STAGE_1, DIRECT, BRIEF = "xbt", "xbt-0", "direct", "brief"
+TWO_EPOCHS = ("schedule.epochs=2", "schedule.warm_up_epochs=0.2")
 MAIN = (
     Variant(XBT, "XBT"),
     Variant(STAGE_1, "XBT, stage 1 alone", pairs=0),
@@ -142,6 +143,7 @@ ABLATIONS = (
     Variant("no-noise", "without noise", "no-noise"),
     Variant("no-contrastive", "without the contrastive term in stage 1", "no-contrastive"),
     Variant("foreign", "with texts of another domain in stage 1", "foreign"),
+    Variant(BRIEF, "2,000 pairs, two epochs", pairs=2000, tuning=TWO_EPOCHS),
     Variant("no-lora", "without LoRA", tuning=NO_LORA),
     Variant("no-prompts", "without prompts", tuning=NO_PROMPTS),
     Variant("no-noise-0", "stage 1 alone, without noise", "no-noise", 0),
@@ -174,7 +176,9 @@ def variants(upgrade: Upgrade) -> list[Variant]:
 
 def ablations(upgrade: Upgrade) -> list[Variant]:
     """Those for which there is data."""
-    return [one for one in ABLATIONS if upgrade.foreign or not PHIS[one.phi].foreign]
+    most = max(upgrade.counts, default=0)
+    there = [one for one in ABLATIONS if (one.pairs or 0) <= most]
+    return [one for one in there if upgrade.foreign or not PHIS[one.phi].foreign]
 
 
 def phi_of(name: str) -> Phi:
