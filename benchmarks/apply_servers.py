@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 from apply import D_NEW, D_OLD, timed
+
+from crossfade.extras import load
 
 RESULTS = Path(__file__).parent / "results"
 BULK = {"chroma": 5000, "milvus": 8192}
@@ -66,8 +69,7 @@ class Chroma:
     """Collections on `chroma run`."""
 
     def __init__(self, port: int) -> None:
-        import chromadb
-
+        chromadb = load("chromadb", "chroma-local")
         settings = chromadb.Settings(anonymized_telemetry=False)
         self.client = chromadb.HttpClient("127.0.0.1", port, settings=settings)
         self.address = f"chroma://127.0.0.1:{port}#items"
@@ -99,9 +101,7 @@ class Milvus:
     """Collections on a server of Milvus Lite."""
 
     def __init__(self, port: int) -> None:
-        from pymilvus import MilvusClient
-
-        self.client = MilvusClient(f"http://127.0.0.1:{port}", timeout=120)
+        self.client = load("pymilvus", "milvus-lite").MilvusClient(f"http://127.0.0.1:{port}", timeout=120)
         self.address = f"milvus://127.0.0.1:{port}#items.vector"
 
     @staticmethod
@@ -110,12 +110,11 @@ class Milvus:
         return [*program, "--host", "127.0.0.1", "--port", str(port)]
 
     def create(self, name: str, dimension: int) -> str:
-        from pymilvus import DataType
-
+        kinds = load("pymilvus", "milvus-lite").DataType
         schema = self.client.create_schema(auto_id=False)
-        schema.add_field("id", DataType.INT64, is_primary=True)
-        schema.add_field("title", DataType.VARCHAR, max_length=200)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
+        schema.add_field("id", kinds.INT64, is_primary=True)
+        schema.add_field("title", kinds.VARCHAR, max_length=200)
+        schema.add_field("vector", kinds.FLOAT_VECTOR, dim=dimension)
         name = f"{name}_v1"
         self.client.create_collection(name, schema=schema, consistency_level="Strong")
         wanted = self.client.prepare_index_params()
@@ -245,10 +244,7 @@ def main() -> None:
         kind: compare(kind, work / kind, options.rows, options.repeats, options.seed)
         for kind in options.kinds
     }
-    import chromadb
-    import pymilvus
-
-    versions = {"chromadb": chromadb.__version__, "pymilvus": pymilvus.__version__}
+    versions = {name: version(name) for name in ("chromadb", "pymilvus")}
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[1], 1)}
     report = {
         "rows": options.rows,
