@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +159,30 @@ def test_rollback_before_verification_does_not_open_cutover(kit: Kit) -> None:
     for step in ("apply", "verify", "cutover"):
         do(upgrade, step)
     kit.expect_new()
+
+
+def test_rows_that_change_while_a_sample_is_taken_are_not_wrong(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their part is late by then, though it was not when the sample was asked for."""
+    kit.dataset.create_scalar_index("id", "BTREE")  # with it an update leaves rows in their fragment
+    upgrade = bring(kit, State.BUILT)
+    honest, writes = upgrade.store.sample, iter(range(2))
+
+    def sample(*arguments: Any) -> Any:
+        if (number := next(writes, None)) is not None:
+            changed = list(range(60 * number, 60 * number + 5))
+            update = kit.table.merge_insert("id").when_matched_update_all()
+            update.execute(rows(changed, old_vectors([one + 500 for one in changed])))
+        return honest(*arguments)
+
+    monkeypatch.setattr(upgrade.store, "sample", sample)
+    assert upgrade.verify().passed
+    assert next(writes, None) is None
+    upgrade.cutover()
+    found = kit.read()
+    for one in (0, 64):
+        np.testing.assert_allclose(found[one], new_vectors([one + 500])[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_damaged_part_keeps_cutover_closed(kit: Kit) -> None:
