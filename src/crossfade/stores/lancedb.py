@@ -72,6 +72,8 @@ class LanceDB(Store):
         catches_up="fragments: new or rewritten ones are found and written before the switch",
         index=lance_index.TYPES,
         cannot=(
+            "notice an update that began before the switch and is committed after it: such rows keep the "
+            "vector of their earlier state, so let writers pause for the cutover (a second or two)",
             "see its new vectors in readers that were opened before the switch: they stay on their version",
         ),
     )
