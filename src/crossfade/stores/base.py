@@ -264,6 +264,8 @@ class Store(ABC):
     capabilities: Capabilities
     knows_rows: bool = False
     """Whether a row whose new vector is missing or stale has none, so that the others of its part count."""
+    strict_rounds: int = 5
+    """How often a cutover catches up with writers before it asks for a switch that is not strict."""
     uri: str
     """Address without credentials."""
     column: str

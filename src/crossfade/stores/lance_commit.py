@@ -40,11 +40,13 @@ def committed(attempt: Callable[[], Value], uri: str) -> Value:
     )
 
 
-def rename(dataset: Any, names: Mapping[str, str], scratch: Path, *, strict: bool) -> None:
-    """Rename columns in one commit; a `strict` one is refused if rows were added or changed since `dataset`.
+def rename(dataset: Any, names: Mapping[str, str], scratch: Path) -> None:
+    """Rename columns in one commit, which is refused if rows were added or changed since `dataset`.
 
-    `alter_columns` would rename them whatever others have written meanwhile. The schema for the
-    stricter commit comes from a clone without data, since field ids cannot be set otherwise.
+    `alter_columns` would rename them whatever others have written meanwhile, and what others began before it
+    could be committed after it, under the earlier names. A commit that says that it may not preserve
+    nullability conflicts with both. Its schema comes from a clone without data, since field ids cannot be
+    set otherwise.
 
     Args:
         scratch: folder that nobody else uses, for the clone; whatever a crash left there is deleted.
@@ -56,7 +58,7 @@ def rename(dataset: Any, names: Mapping[str, str], scratch: Path, *, strict: boo
         renamed = dataset.shallow_clone(str(clone.absolute()), reference=dataset.version)
         renamed.alter_columns(*({"path": old, "name": new} for old, new in names.items()))
         _drop_stale_spaces(renamed)
-        operation = lance.LanceOperation.Project(renamed.lance_schema, preserves_nullability=not strict)
+        operation = lance.LanceOperation.Project(renamed.lance_schema, preserves_nullability=False)
         lance.LanceDataset.commit(dataset, operation, read_version=dataset.version, max_retries=0)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

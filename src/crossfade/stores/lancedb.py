@@ -66,14 +66,13 @@ class LanceDB(Store):
         UsageError: no such column.
     """
 
+    strict_rounds = 200
     capabilities = Capabilities(
         beside="column",
         switch="rename (one commit)",
         catches_up="fragments: new or rewritten ones are found and written before the switch",
         index=lance_index.TYPES,
         cannot=(
-            "notice an update that began before the switch and is committed after it: such rows keep the "
-            "vector of their earlier state, so let writers pause for the cutover (a second or two)",
             "see its new vectors in readers that were opened before the switch: they stay on their version",
         ),
     )
@@ -329,19 +328,26 @@ class LanceDB(Store):
             self._shelf(staged).take(self._open(), new, "new")
 
     def switch(self, staged: Staged, receipts: Mapping[str, Receipt], *, strict: bool = True) -> list[Part]:
+        """Always strict: what is committed late, under the names from before, would stay stale."""
+
         def attempt() -> list[Part]:
             missing = self._publish_once(staged, receipts)
-            if self.switched(staged) or (missing and strict):
+            if self.switched(staged) or missing:
                 return missing
             self._shelf(staged).put_back(self._open(), staged.name, "new")
             dataset = self._open()
-            if (missing := self._missing(dataset, staged, receipts)) and strict:
+            if missing := self._missing(dataset, staged, receipts):
                 return missing
             names = {self.column: staged.previous, staged.name: self.column}
-            rename(dataset, names, self._scratch(staged), strict=strict)
+            rename(dataset, names, self._scratch(staged))
             return self._missing(self._open(), staged, receipts)
 
         missing = committed(attempt, self.uri)
+        if missing and not strict and not self.switched(staged):
+            raise StoreError(
+                f"{self.uri}: others wrote each time before the last rows were; nothing was switched: "
+                "let writers pause for about a second and run crossfade cutover again"
+            )
         if not missing:
             with store_errors(self.uri):
                 self._shelf(staged).take(self._open(), staged.previous, "old")
@@ -353,7 +359,7 @@ class LanceDB(Store):
                 return
             self._shelf(staged).put_back(self._open(), staged.previous, "old")
             names = {self.column: staged.name, staged.previous: self.column}
-            rename(self._open(), names, self._scratch(staged), strict=False)
+            rename(self._open(), names, self._scratch(staged))
 
         committed(attempt, self.uri)
         with store_errors(self.uri):

@@ -26,8 +26,6 @@ from crossfade.upgrade.wording import size
 RISK = 0.001
 """Share of wrong rows that `verify` rules out where recomputing a row costs next to nothing."""
 EMBEDDED_SAMPLES = 200
-STRICT_ROUNDS = 5
-"""How often a cutover waits for a moment without missing rows before it catches up afterwards."""
 _BUSY = (State.TRANSFORMING, State.BUILT, State.VERIFIED, State.CUT_OVER)
 
 
@@ -300,7 +298,7 @@ class Upgrade:
             self._builder(produce, progress).write(pending)
             late += sum(part.rows for part in pending)
 
-        while pending := self._switch_once(write, strict=rounds < STRICT_ROUNDS):
+        while pending := self._switch_once(write, strict=rounds < self.store.strict_rounds):
             write(pending)
             rounds += 1
         return f"caught up with {late} rows in parts written meanwhile" if late else ""
