@@ -19,13 +19,12 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crossfade.errors import DimensionMismatch, StoreError, UsageError
 from crossfade.extras import load
-from crossfade.spaces import Metric, Space
-from crossfade.stores import lance_index, lance_parts
+from crossfade.spaces import Space
+from crossfade.stores import lance_index, lance_parts, lance_reading
 from crossfade.stores.address import Address
 from crossfade.stores.base import (
     Capabilities,
@@ -48,9 +47,6 @@ from crossfade.vectors.columns import choose_vector_column, describe_columns
 from crossfade.vectors.metadata import SPACE_KEY, recorded_space
 
 UPGRADE_KEY = "crossfade.upgrade"
-EXACT_READING = {"batch_size": 1024, "batch_readahead": 2, "io_buffer_size": lance_parts.READ_AHEAD_BYTES}
-"""An exact search reads every vector; without these bounds Lance holds hundreds of megabytes of them."""
-SAMPLED_AT_ONCE = 512
 
 
 class LanceDB(Store):
@@ -116,39 +112,16 @@ class LanceDB(Store):
     def scan(
         self, column: str | None = None, *, rows: int = BATCH_ROWS, columns: Sequence[str] = ()
     ) -> Iterator[Rows]:
-        dataset, name = self._open(), column or self.column
-        dimension = self._dimension(dataset, name)
-        scanner = dataset.scanner(
-            columns=list(dict.fromkeys([name, self.id_column, *columns])),
-            batch_size=rows,
-            scan_in_order=True,
-            batch_readahead=lance_parts.READ_AHEAD_BATCHES,
-            fragment_readahead=1,
-            io_buffer_size=lance_parts.READ_AHEAD_BYTES,
+        return lance_reading.scan(
+            self._open(), column or self.column, self.id_column, rows, columns, self.uri
         )
-        with store_errors(self.uri):
-            for batch in scanner.to_batches():
-                if len(batch):
-                    vectors, null = lance_parts.read_vectors(batch.column(name), dimension, self.uri)
-                    further = {one: batch.column(one) for one in columns}
-                    yield Rows(batch.column(self.id_column), vectors, null, further)
 
     def sample(
         self, count: int, seed: int, vectors: Sequence[str], columns: Sequence[str], parts: Collection[str]
     ) -> tuple[Rows, ...]:
-        dataset = self._open()
-        names = list(dict.fromkeys([self.id_column, *vectors, *columns]))
-        chosen = lance_parts.random_rows(dataset, count, seed, parts)
-        pieces = np.split(chosen, range(SAMPLED_AT_ONCE, len(chosen), SAMPLED_AT_ONCE))
-        with store_errors(self.uri):
-            batch = pa.concat_tables([dataset.take(one, columns=names) for one in pieces]).combine_chunks()
-        further = {name: _one_chunk(batch.column(name)) for name in columns}
-        ids, read = _one_chunk(batch.column(self.id_column)), []
-        for name in vectors:
-            column = _one_chunk(batch.column(name))
-            matrix, null = lance_parts.read_vectors(column, self._dimension(dataset, name), self.uri)
-            read.append(Rows(ids, matrix, null, further))
-        return tuple(read)
+        return lance_reading.sample(
+            self._open(), count, seed, vectors, self.id_column, columns, parts, self.uri
+        )
 
     def search(
         self,
@@ -163,7 +136,10 @@ class LanceDB(Store):
         dataset, name = self._open(), column or self.column
         self._require_space(dataset, name, queries, space)
         with store_errors(self.uri):
-            return [self._nearest(dataset, name, query, k, space.metric, columns, exact) for query in queries]
+            return [
+                lance_reading.nearest(dataset, name, one, k, space.metric, self.id_column, columns, exact)
+                for one in queries
+            ]
 
     def _require_space(self, dataset: Any, name: str, queries: FloatMatrix, space: Space) -> None:
         """Compare queries only with vectors of their own space, as of the version that is searched."""
@@ -177,40 +153,8 @@ class LanceDB(Store):
         if recorded is not None:
             recorded.require_same(space, "queries")
 
-    def _nearest(
-        self,
-        dataset: Any,
-        name: str,
-        query: NDArray[np.float32],
-        k: int,
-        metric: Metric,
-        columns: Sequence[str],
-        exact: bool,
-    ) -> Hits:
-        nearest = {"column": name, "q": query, "k": k, "metric": metric, "use_index": not exact}
-        wanted = list(dict.fromkeys([self.id_column, *columns, "_distance"]))
-        bounds = EXACT_READING if exact else {}
-        table = dataset.scanner(columns=wanted, nearest=nearest, with_row_id=True, **bounds).to_table()
-        return Hits(
-            ids=_one_chunk(table.column(self.id_column)),
-            scores=_similarity(table.column("_distance").to_numpy(), metric),
-            handles=table.column("_rowid").to_numpy(),
-            columns={one: _one_chunk(table.column(one)) for one in columns},
-        )
-
     def fetch(self, handles: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
-        chosen = ", ".join(map(str, handles.tolist())) or "NULL"
-        scanner = self._open().scanner(
-            columns=list(columns), filter=f"_rowid IN ({chosen})", with_row_id=True
-        )
-        with store_errors(self.uri):
-            table = scanner.to_table()
-        order = pc.index_in(pa.array(handles), value_set=table.column("_rowid"))
-        if order.null_count:
-            raise StoreError(
-                f"{self.uri}: {order.null_count} rows were deleted while they were searched; search again"
-            )
-        return table.take(order).select(list(columns))
+        return lance_reading.fetch(self._open(), handles, columns, self.uri)
 
     def space(self) -> Space | None:
         return recorded_space(self._open().schema, self.column)
@@ -462,31 +406,15 @@ class LanceDB(Store):
         return self.column, staged.name if staged.name in names else None
 
     def _dimension(self, dataset: Any, name: str) -> int:
-        if name not in dataset.schema.names:
-            raise StoreError(f"{self.uri}: no column {name!r}; it has {describe_columns(dataset.schema)}")
-        column_type = dataset.schema.field(name).type
-        if pa.types.is_fixed_size_list(column_type):
-            return int(column_type.list_size)
-        first = dataset.scanner(columns=[name], filter=f"`{name}` IS NOT NULL", limit=1).to_table()
-        return len(first.column(0)[0]) if len(first) else 0
+        return lance_reading.dimension_of(dataset, name, self.uri)
 
     def _writable(self) -> bool:
         folders = (self._place, self._path, self._data, self._path / "_versions")
         return all(os.access(folder, os.W_OK) for folder in folders if folder.exists())
 
 
-def _similarity(distance: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
-    """Lance returns 1 - cosine, 1 - dot and the squared distance; scores grow with similarity."""
-    scores = -distance if metric == "l2" else 1 - distance
-    return np.asarray(scores, dtype=np.float32)
-
-
 def _space_metadata(space: Space) -> dict[str, str]:
     return {SPACE_KEY.decode(): json.dumps(space.to_dict())}
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _file_name(name: str) -> str:
