@@ -22,11 +22,16 @@ METRICS: dict[str, Metric] = {"Cosine": "cosine", "Dot": "dot", "Euclid": "l2"}
 
 
 class QdrantCollection(Collection):
-    """The points of the collection `name`; their vectors are called `vector`, empty for unnamed ones."""
+    """The points of the collection `name`; their vectors are called `vector`, empty for unnamed ones.
+
+    Attributes:
+        collection: its name on the server.
+        parameters: of the vectors, as the server has them.
+    """
 
     def __init__(self, client: Any, name: str, vector: str) -> None:
         self._models: Any = load("qdrant_client.models", "qdrant")
-        self._client, self.name, self.vector = client, name, vector
+        self._client, self.name, self.collection, self.vector = client, name, name, vector
         self.config = client.get_collection(name).config
         found = self.config.params.vectors
         self.parameters = found[vector] if isinstance(found, dict) else found
@@ -36,7 +41,7 @@ class QdrantCollection(Collection):
     def scan(self, rows: int = BATCH_ROWS) -> Iterator[Points]:
         after = None
         while True:
-            found, after = self._client.scroll(self.name, limit=rows, offset=after, with_vectors=True)
+            found, after = self._client.scroll(self.collection, limit=rows, offset=after, with_vectors=True)
             if found:
                 yield self._points(found)
             if after is None:
@@ -46,7 +51,7 @@ class QdrantCollection(Collection):
         found: list[Any] = []
         for start in range(0, len(ids), BATCH_ROWS):
             wanted = list(ids[start : start + BATCH_ROWS])
-            found += self._client.retrieve(self.name, wanted, with_payload=True, with_vectors=True)
+            found += self._client.retrieve(self.collection, wanted, with_payload=True, with_vectors=True)
         return self._points(found)
 
     def _points(self, found: list[Any]) -> Points:
@@ -64,7 +69,7 @@ class QdrantCollection(Collection):
     def put(self, points: Points) -> None:
         for start in range(0, len(points), SENT_AT_ONCE):
             part = points.select(range(start, min(start + SENT_AT_ONCE, len(points))))
-            self._client.upsert(self.name, self._batch(part), wait=True)
+            self._client.upsert(self.collection, self._batch(part), wait=True)
 
     def _batch(self, points: Points) -> list[Any]:
         made = []
@@ -79,14 +84,16 @@ class QdrantCollection(Collection):
 
     def put_payloads(self, points: Points) -> None:
         for one, payload in zip(points.ids, points.payloads, strict=True):
-            self._client.overwrite_payload(self.name, _without_vectors(payload), points=[one], wait=True)
+            self._client.overwrite_payload(
+                self.collection, _without_vectors(payload), points=[one], wait=True
+            )
 
     def delete(self, ids: Sequence[Any]) -> None:
         if ids:
-            self._client.delete(self.name, self._models.PointIdsList(points=list(ids)), wait=True)
+            self._client.delete(self.collection, self._models.PointIdsList(points=list(ids)), wait=True)
 
     def count(self) -> int:
-        return int(self._client.count(self.name, exact=True).count)
+        return int(self._client.count(self.collection, exact=True).count)
 
     def space(self) -> Space | None:
         kept = (self.config.metadata or {}).get(SPACES, {}).get(self.vector)
@@ -94,8 +101,8 @@ class QdrantCollection(Collection):
 
     def record_space(self, space: Space) -> None:
         kept = {**(self.config.metadata or {}).get(SPACES, {}), self.vector: space.to_dict()}
-        self._client.update_collection(self.name, metadata={SPACES: kept})
-        self.config = self._client.get_collection(self.name).config
+        self._client.update_collection(self.collection, metadata={SPACES: kept})
+        self.config = self._client.get_collection(self.collection).config
 
     def nearest(
         self, query: NDArray[np.float32], k: int, exact: bool
@@ -103,7 +110,7 @@ class QdrantCollection(Collection):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Local mode performs exact")
             found = self._client.query_points(
-                self.name,
+                self.collection,
                 query=query.tolist(),
                 using=self.vector or None,
                 limit=k,
