@@ -35,7 +35,16 @@ def test_it_measures_everything_and_follows_its_verdict(demo: tuple[Path, dict[s
     tasks = {task["name"]: task for task in result["evaluation"]["tasks"]}
     assert set(tasks) == {"text→image", "image→text"}
     strategies = {row["strategy"] for row in tasks["text→image"]["rows"]}
-    assert strategies == {"keep", "naive", "query", "gallery", "interpolate", "cascade", "backfill"}
+    assert strategies == {
+        "keep",
+        "naive",
+        "query",
+        "gallery",
+        "interpolate",
+        "cascade",
+        "lifted-cascade",
+        "backfill",
+    }
     assert result["plan"]["strategy"] == result["verdict"]["strategy"]
     rows = {row["key"]: row["metrics"].get("Recall@1") for row in tasks["text→image"]["rows"]}
     assert rows["new/new"]["low"] > rows["old/old"]["high"], "the new model must be clearly better"

@@ -72,16 +72,34 @@ def text_to_image(*, n: int = 300, seed: int = 0) -> tuple[RetrievalTask, ArrayP
 
 # --- results that were never measured, for the rules of the verdict ----------------------------
 
-COSTS = ("query:a", "gallery:a", "gallery:b", "interpolate", "cascade:query@20", "cascade:query@100")
-NEEDS = {"interpolate": ("old encoder",), "cascade": ("raw items",)}
+COSTS = (
+    "query:a",
+    "gallery:a",
+    "gallery:b",
+    "interpolate",
+    "cascade:query@20",
+    "cascade:query@100",
+    "cascade:gallery@20",
+)
+NEEDS = {"interpolate": ("old encoder",), "cascade": ("raw items",), "lifted-cascade": ("raw items",)}
 
 
 def result(name: str = "t", n: int = 1000, kind: str = "judged", **means: float) -> TaskResult:
     """A task result in which a row's mean alone decides what is significant: differences of 0.02 and more.
 
-    Keys of `means`: old, query, gallery, gallery_b, interpolate, cascade20, cascade100, new.
+    Keys of `means`: old, query, gallery, gallery_b, interpolate, cascade20, cascade100, lifted20, new.
     """
-    names = ("old", "query", "gallery", "gallery_b", "interpolate", "cascade20", "cascade100", "new")
+    names = (
+        "old",
+        "query",
+        "gallery",
+        "gallery_b",
+        "interpolate",
+        "cascade20",
+        "cascade100",
+        "lifted20",
+        "new",
+    )
     keys = ("old/old", *COSTS, "new/new")
     values = {key: means.get(short, means["old"]) for short, key in zip(names, keys, strict=True)}
     rows = tuple(_row(key, values) for key in keys)
@@ -101,6 +119,7 @@ def difference(value: float, adjusted: bool = False) -> Difference:
 
 def _row(key: str, values: dict[str, float]) -> RowResult:
     strategy = {"old/old": "keep", "new/new": "backfill"}.get(key, key.partition(":")[0])
+    strategy = "lifted-cascade" if key.startswith("cascade:gallery@") else strategy
     depth = int(key.partition("@")[2]) if "@" in key else None
     gain = difference(values[key] - values["old/old"], adjusted=key in COSTS)
     value = values[key]
@@ -118,5 +137,5 @@ def _row(key: str, values: dict[str, float]) -> RowResult:
         candidate=key in COSTS,
         weight=0.5 if strategy == "interpolate" else None,
         depth=depth,
-        first_stage="query" if depth else "",
+        first_stage=key.partition(":")[2].partition("@")[0] if depth else "",
     )

@@ -26,7 +26,7 @@ METHODS = ["procrustes", "ridge"]
 KEYS = [
     "old/old", "new/old", "query:procrustes", "query:ridge", "gallery:procrustes", "gallery:ridge",
     "interpolate", "cascade:query@10", "cascade:query@50", "cascade:interpolate@10",
-    "cascade:interpolate@50", "new/new",
+    "cascade:interpolate@50", "cascade:gallery@10", "cascade:gallery@50", "new/new",
 ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_old_old_and_new_new_equal_what_scikit_learn_measures(upgrade: Evaluatio
 
 def test_a_planted_gain_is_found_and_explained(upgrade: Evaluation) -> None:
     task, verdict = upgrade.tasks[0], upgrade.verdict
-    assert verdict.strategy in ("query", "gallery", "interpolate", "cascade")
+    assert verdict.strategy in ("query", "gallery", "interpolate", "cascade", "lifted-cascade")
     assert task.row(verdict.row).against_old["mAP"].significantly_better
     assert "by class labels" in verdict.sentence
     gap = task.row(verdict.row).gap_closed["mAP"]
@@ -262,7 +262,9 @@ def test_fitted_adapters_can_be_evaluated_without_pairs() -> None:
     task, pairs = labelled_upgrade(n=100)
     lifted = make_adapter("ridge").fit_pairs(pairs)
     evaluation = evaluate([task], None, adapters=[lifted], samples=50)
-    assert [row.key for row in evaluation.tasks[0].rows] == ["old/old", "new/old", "gallery:ridge", "new/new"]
+    cascades = [f"cascade:gallery@{depth}" for depth in (20, 50)]  # 100 is the whole gallery
+    keys = ["old/old", "new/old", "gallery:ridge", *cascades, "new/new"]
+    assert [row.key for row in evaluation.tasks[0].rows] == keys
     assert evaluation.adapters == {"gallery:ridge": lifted}
     other = make_adapter("procrustes").fit(pairs.X, pairs.Y, source=OLD, target=Space("other", 32))
     with pytest.raises(UsageError, match="the task is about old"):

@@ -73,7 +73,7 @@ class Judged:
 
 def test_method_and_weight_are_chosen_on_the_other_half() -> None:
     tasks = [Judged()]
-    method = _choose_method(tasks, ["a", "b"])  # type: ignore[arg-type]
+    method = _choose_method(tasks, ["a", "b"], "query")  # type: ignore[arg-type]
     assert (method.for_fold, method.final) == (("b", "a"), "b")
     weights = _choose_interpolation(tasks, method, (0.1, 0.9))  # type: ignore[arg-type]
     assert weights.for_fold == (Interpolation("b", 0.9), Interpolation("a", 0.1))
@@ -83,8 +83,8 @@ def test_method_and_weight_are_chosen_on_the_other_half() -> None:
 def test_label_free_tasks_choose_only_where_nothing_is_judged() -> None:
     free = Judged(folds=np.array([1, 1, 0, 0, 0]))
     free.task.ground_truth.kind = "neighbours"
-    assert _choose_method([Judged(), free], ["a", "b"]).final == "b"  # type: ignore[list-item]
-    assert _choose_method([free], ["a", "b"]).final == "a"  # type: ignore[list-item]
+    assert _choose_method([Judged(), free], ["a", "b"], "query").final == "b"  # type: ignore[list-item]
+    assert _choose_method([free], ["a", "b"], "query").final == "a"  # type: ignore[list-item]
 
 
 def test_a_lifted_gallery_is_searched_with_new_queries() -> None:

@@ -80,6 +80,7 @@ def make_rows(rng: random.Random) -> list[RowResult]:
         ),
         *(make_cascade("query", *point) for point in CASCADE),
         *(make_cascade("interpolate", *point) for point in CASCADE),
+        *(make_cascade("gallery", *point) for point in CASCADE[:2]),
         make_row("new/new", "new/new", "backfill", "re-embed the whole gallery", 1, needs=("raw items",)),
     ]
 
@@ -91,19 +92,20 @@ def make_map(strategy: str, method: str, share: float) -> RowResult:
 
 
 def make_cascade(stage: str, depth: int, share: float, embedded: int) -> RowResult:
-    mapped = stage == "query"
+    lifted = stage == "gallery"
+    source = {"query": "by the mapped query", "interpolate": "by the interpolated query"}
     return make_row(
         f"cascade:{stage}@{depth}",
-        "new/old→new",
-        "cascade",
-        f"{depth} candidates by the {'mapped' if mapped else 'interpolated'} query, re-ranked",
-        share - 0.08 * mapped,
+        "new/h(old)→new" if lifted else "new/old→new",
+        "lifted-cascade" if lifted else "cascade",
+        f"{depth} candidates {source.get(stage, 'from the lifted gallery')}, re-ranked",
+        share - 0.08 * (stage != "interpolate"),
         method="procrustes",
         depth=depth,
         first_stage=stage,
-        weight=None if mapped else 0.4,
-        embedded=embedded + 140 * mapped,
-        needs=("raw items",) if mapped else ("raw items", "old encoder"),
+        weight=0.4 if stage == "interpolate" else None,
+        embedded=embedded + 140 * (stage != "interpolate"),
+        needs=("raw items", "old encoder") if stage == "interpolate" else ("raw items",),
         candidate=True,
         note="chosen on one half of the queries, scored on the other",
     )

@@ -166,7 +166,7 @@ def test_tables_have_headers_and_plots_have_names(report: ReportPaths) -> None:
 
 def test_a_remark_on_several_rows_is_made_once_per_group(report: ReportPaths, evaluation: Evaluation) -> None:
     remarks = read(report.html).text.count("chosen on one half of the queries, scored on the other")
-    assert remarks == 2 * len(evaluation.tasks)
+    assert remarks == 3 * len(evaluation.tasks)
 
 
 def test_agreement_is_apart_and_called_label_free(report: ReportPaths) -> None:

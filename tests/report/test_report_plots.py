@@ -11,6 +11,7 @@ from crossfade.report.cascade_plot import cascade_plot
 from crossfade.report.interval_plot import interval_plot, rows_left_out
 from crossfade.report.layout import WIDE
 from crossfade.report.svg import Drawing, Scale
+from crossfade.report.view import matrix
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -88,7 +89,7 @@ def test_everything_lies_inside_the_drawing() -> None:
 def test_cascade_plot_has_a_line_per_first_stage_and_a_point_per_depth() -> None:
     for svg in cascade_plot(make_task(), PICKED):
         lines = elements(svg, "polyline", "series")
-        assert [len((line.get("points") or "").split()) for line in lines] == [4, 4]
+        assert [len((line.get("points") or "").split()) for line in lines] == [4, 4, 2]
 
 
 def test_cascade_plot_says_what_share_of_the_gallery_every_depth_embeds() -> None:
@@ -99,9 +100,19 @@ def test_cascade_plot_says_what_share_of_the_gallery_every_depth_embeds() -> Non
 
 def test_cascade_plot_needs_a_cascade() -> None:
     task = make_task()
-    assert (
-        cascade_plot(replace(task, rows=tuple(row for row in task.rows if row.strategy != "cascade"))) == []
-    )
+    without = tuple(row for row in task.rows if "cascade" not in row.strategy)
+    assert cascade_plot(replace(task, rows=without)) == []
+
+
+def test_a_cascade_over_the_lifted_gallery_is_drawn_and_listed_apart() -> None:
+    task = make_task()
+    for svg in cascade_plot(task):
+        assert len(elements(svg, "polyline", "series")) == 3
+        assert "lifted gallery, procrustes" in "".join(ElementTree.fromstring(svg).itertext())
+    (group,) = (one for one in matrix(task).groups if one.strategy == "lifted-cascade")
+    assert group.title.startswith("Lifted cascade: ")
+    assert [line.name for line in group.lines] == ["cascade: k=20, lifted", "cascade: k=50, lifted"]
+    assert [line.embedded for line in group.lines] == ["1,350", "2,440"]
 
 
 def test_nothing_measured_gives_no_plot() -> None:

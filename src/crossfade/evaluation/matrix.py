@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,26 @@ from crossfade.evaluation.crossfit import CrossFit, assign_folds, by_fold
 from crossfade.evaluation.interpolation import slerp
 from crossfade.evaluation.measure import Measurement, Measurer, measure, nearest_neighbours
 from crossfade.evaluation.result import NAIVE, NATIVE, NEW_NEW, OLD_ENCODER, OLD_OLD, RAW_ITEMS
-from crossfade.evaluation.rows import Cascade, RandomOrder, Scored, SingleStage, cascade_keys
+from crossfade.evaluation.rows import (
+    Cascade,
+    RandomOrder,
+    Scored,
+    SingleStage,
+    Stage,
+    StageByFold,
+    cascade_keys,
+)
 from crossfade.evaluation.scoring import Scorer
 from crossfade.evaluation.task import RetrievalTask
 from crossfade.vectors import FloatMatrix
 
 CHANCE = "chance"
+CASCADES = {
+    "query": ("cascade", "new/old→new", "by the mapped query"),
+    "interpolate": ("cascade", "new/old→new", "by the interpolated query"),
+    "gallery": ("lifted-cascade", "new/h(old)→new", "from the lifted gallery"),
+}
+"""By first stage: strategy, notation, and where the candidates come from."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +146,7 @@ class TaskMatrix:
         """New queries on the gallery lifted forward; the lifted copy lives as long as its row is measured."""
         key, title = f"gallery:{method}", f"gallery lifted forward ({method})"
         plan = RowPlan(key, "new/h(old)", "gallery", title, method, candidate=True)
-        lifted = Scorer(self.task.lift_gallery(adapter), self.new.metric)
-        self._measure(plan, SingleStage(key, self.task.queries_new.matrix, lifted, self.own))
+        self._measure(plan, self._on_lifted(key, adapter))
 
     def add_interpolation(self, choice: CrossFit[Interpolation], key: str = "interpolate") -> None:
         """Old query and mapped new query, or that of a compatible model, together on the old gallery."""
@@ -152,14 +166,22 @@ class TaskMatrix:
 
     def add_cascade_by_query(self, choice: CrossFit[str], depths: tuple[int, ...]) -> None:
         """Candidates by the mapped new query, re-ranked by the new model."""
-        queries = by_fold(choice, self._bridged.__getitem__, self.folds)
-        self._add_cascade("query", queries, depths, choice.final, None, (RAW_ITEMS,), _explain(choice))
+        first = self._on_old("", by_fold(choice, self._bridged.__getitem__, self.folds))
+        self._add_cascade("query", first, depths, choice.final, None, (RAW_ITEMS,), _explain(choice))
 
     def add_cascade_by_interpolation(self, choice: CrossFit[Interpolation], depths: tuple[int, ...]) -> None:
         """Candidates by the interpolated query, re-ranked by the new model."""
         final, needs = choice.final, (RAW_ITEMS, OLD_ENCODER)
-        queries = self._interpolated(choice)
-        self._add_cascade("interpolate", queries, depths, final.method, final.weight, needs, _explain(choice))
+        first = self._on_old("", self._interpolated(choice))
+        self._add_cascade("interpolate", first, depths, final.method, final.weight, needs, _explain(choice))
+
+    def add_cascade_by_gallery(
+        self, choice: CrossFit[str], maps: Mapping[str, Adapter], depths: tuple[int, ...]
+    ) -> None:
+        """Candidates from the lifted gallery, re-ranked by the new model."""
+        lifted = {name: self._on_lifted("", maps[name]) for name in set(choice.for_fold)}
+        first = StageByFold(tuple(lifted[name] for name in choice.for_fold), self.folds)
+        self._add_cascade("gallery", first, depths, choice.final, None, (RAW_ITEMS,), _explain(choice))
 
     def add_backfill(self) -> None:
         """new/new, the upper bound of everything that keeps the old gallery."""
@@ -182,6 +204,10 @@ class TaskMatrix:
     def _on_old(self, key: str, queries: FloatMatrix) -> SingleStage:
         return SingleStage(key, queries, self.old, self.own)
 
+    def _on_lifted(self, key: str, adapter: Adapter) -> SingleStage:
+        lifted = Scorer(self.task.lift_gallery(adapter), self.new.metric)
+        return SingleStage(key, self.task.queries_new.matrix, lifted, self.own)
+
     def _new_new(self) -> SingleStage:
         return SingleStage(NEW_NEW, self.task.queries_new.matrix, self.new, self.own)
 
@@ -194,7 +220,7 @@ class TaskMatrix:
     def _add_cascade(
         self,
         first_stage: str,
-        queries: FloatMatrix,
+        first: Stage,
         depths: tuple[int, ...],
         method: str,
         weight: float | None,
@@ -204,13 +230,13 @@ class TaskMatrix:
         keys = cascade_keys(first_stage, [depth for depth in depths if depth < self.task.n_gallery])
         if not keys:
             return
-        how = "mapped" if first_stage == "query" else "interpolated"
+        strategy, notation, source = CASCADES[first_stage]
         plans = [
             RowPlan(
                 key,
-                "new/old→new",
-                "cascade",
-                f"{depth} candidates by the {how} query, re-ranked by the new model",
+                notation,
+                strategy,
+                f"{depth} candidates {source}, re-ranked by the new model",
                 method,
                 needs,
                 candidate=True,
@@ -221,7 +247,7 @@ class TaskMatrix:
             )
             for depth, key in keys.items()
         ]
-        cascade = Cascade(self._on_old("", queries), self._new_new(), keys)
+        cascade = Cascade(first, self._new_new(), keys)
         self._measure_all(plans, cascade)
         self.embedded |= cascade.embedded()
 

@@ -39,7 +39,7 @@ class RowResult:
     Attributes:
         key: identifies the row in every task, e.g. ``query:ridge`` or ``cascade:query@100``.
         notation: the papers' query/gallery notation, e.g. ``new/h(old)``.
-        strategy: keep, naive, native, query, gallery, interpolate, cascade or backfill.
+        strategy: keep, naive, native, query, gallery, interpolate, cascade, lifted-cascade or backfill.
         title: the row in words, for people.
         method: adapter that was used, or compatible model whose queries these are; empty if none.
         metrics: mean and interval per metric; empty if the row is not comparable (see `note`).
@@ -50,9 +50,10 @@ class RowResult:
         needs: what must be at hand beside the new encoder: ``raw items``, ``old encoder``.
         candidate: whether the row may be recommended instead of keeping or backfilling.
         weight: interpolation: the weight of the mapped new query (0 old query, 1 new query).
-        depth: cascade: number of candidates that the new model re-ranks.
-        first_stage: cascade: ``query`` or ``interpolate``, what fetches the candidates.
-        embedded: cascade: distinct gallery items that had to be embedded for all queries together.
+        depth: cascades: number of candidates that the new model re-ranks.
+        first_stage: cascades: ``query`` or ``interpolate``, what fetches the candidates from the old gallery;
+            ``gallery`` where they come from the lifted one.
+        embedded: cascades: distinct gallery items that had to be embedded for all queries together.
         note: why there are no numbers, or how the row's method and weight were chosen.
     """
 
@@ -209,7 +210,7 @@ class Verdict:
     """What to do, in one sentence, with the facts it rests on.
 
     Attributes:
-        strategy: keep, native, query, gallery, interpolate, cascade or backfill.
+        strategy: keep, native, query, gallery, interpolate, cascade, lifted-cascade or backfill.
         row: key of the row that was recommended.
         sentence: the verdict in plain English with the numbers and their ground truth.
         reasons: the facts behind it, one a line.

@@ -39,6 +39,11 @@ class SingleStage:
     gallery: Scorer
     own: NDArray[np.integer] | None = None
 
+    @property
+    def n_gallery(self) -> int:
+        """Items in the gallery (N)."""
+        return len(self.gallery)
+
     def scores(self, rows: slice) -> FloatMatrix:
         """(b, N) scores of the queries in `rows`."""
         block = self.gallery.scores(self.queries[rows])
@@ -47,6 +52,53 @@ class SingleStage:
 
     def blocks(self, rows: slice) -> Iterator[tuple[str, Scores]]:
         yield self.key, self.scores(rows)
+
+
+class Stage(Protocol):
+    """One stage of a two-stage search."""
+
+    @property
+    def own(self) -> NDArray[np.integer] | None:
+        """(Q,) the query's own place in the gallery, -1 for none; None if no query is in it."""
+        ...
+
+    @property
+    def n_gallery(self) -> int:
+        """Items in the gallery (N)."""
+        ...
+
+    def scores(self, rows: slice) -> FloatMatrix:
+        """(b, N) scores of the queries in `rows`."""
+        ...
+
+
+@dataclass(frozen=True)
+class StageByFold:
+    """A stage that differs between the halves of the queries: each is scored with the other half's choice.
+
+    Attributes:
+        stages: of fold 0, 1, …
+        folds: (Q,) the fold of every query.
+    """
+
+    stages: tuple[SingleStage, ...]
+    folds: NDArray[np.integer]
+
+    @property
+    def own(self) -> NDArray[np.integer] | None:
+        return self.stages[0].own
+
+    @property
+    def n_gallery(self) -> int:
+        return self.stages[0].n_gallery
+
+    def scores(self, rows: slice) -> FloatMatrix:
+        """(b, N) scores of the queries in `rows`, each in the gallery of its fold."""
+        block, folds = self.stages[0].scores(rows), self.folds[rows]
+        for fold, stage in enumerate(self.stages[1:], 1):
+            if stage is not self.stages[0] and (mine := folds == fold).any():
+                block[mine] = stage.scores(rows)[mine]
+        return block
 
 
 @dataclass(frozen=True)
@@ -73,14 +125,14 @@ class Cascade:
     the whole gallery stay defined. At full depth the row equals the second stage.
 
     Attributes:
-        first: fetches the candidates from the old gallery.
+        first: fetches the candidates from the old gallery, or from the lifted one.
         second: the new model's own vectors.
         keys: of the rows, by depth.
         looked_at: (N,) per depth, the items that were candidates of any query so far.
     """
 
-    first: SingleStage
-    second: SingleStage
+    first: Stage
+    second: Stage
     keys: dict[int, str]
     looked_at: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
@@ -94,10 +146,10 @@ class Cascade:
 
     def _reachable(self, depth: int) -> int:
         own = 0 if self.first.own is None else 1
-        return max(1, min(depth, len(self.first.gallery) - own))
+        return max(1, min(depth, self.first.n_gallery - own))
 
     def _note(self, depth: int, chosen: NDArray[np.intp]) -> None:
-        seen = self.looked_at.setdefault(depth, np.zeros(len(self.first.gallery), dtype=np.bool_))
+        seen = self.looked_at.setdefault(depth, np.zeros(self.first.n_gallery, dtype=np.bool_))
         seen[chosen.ravel()] = True
 
     def embedded(self) -> dict[str, int]:

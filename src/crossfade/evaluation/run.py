@@ -51,7 +51,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure the whole query/gallery matrix of every task and decide.
 
-    Every map is fitted on the pairs alone. The map that feeds interpolation and cascades, and the
+    Every map is fitted on the pairs alone. The maps that feed interpolation and cascades, and the
     weight of the interpolation, are chosen by cross-fitting over halves of the queries, for all tasks
     together, so that no query is scored with a choice that it took part in.
 
@@ -141,11 +141,11 @@ def _measure(
     steps += [_adding_gallery(method, adapter) for method, adapter in maps.forward.items()]
     names = list(dict.fromkeys(name for matrix in matrices for name in matrix.task.compatible))
     steps += [_adding_compatible(name) for name in names]
-    total = len(matrices) * (len(steps) + (len(weights) + 3 if maps.backward else 1))
+    total = len(matrices) * (len(steps) + (len(weights) + 3 if maps.backward else 1) + bool(maps.forward))
     done = _run(steps, matrices, progress, 0, total)
     last = [_adding_mix(name, matrices, weights) for name in names if weights] + [TaskMatrix.add_backfill]
     if maps.backward:
-        method = _choose_method(matrices, list(maps.backward))
+        method = _choose_method(matrices, list(maps.backward), "query")
         mix = _choose_interpolation(matrices, method, weights)
         done += len(matrices) * len(weights)
         last = [
@@ -154,6 +154,9 @@ def _measure(
             lambda m: m.add_cascade_by_interpolation(mix, depths),
             *last,
         ]
+    if maps.forward:
+        lifting = _choose_method(matrices, list(maps.forward), "gallery")
+        last.insert(-1, lambda m: m.add_cascade_by_gallery(lifting, maps.forward, depths))
     _run(last, matrices, progress, done, total)
 
 
@@ -217,11 +220,12 @@ def _run(
     return done
 
 
-def _choose_method(matrices: Sequence[TaskMatrix], methods: Sequence[str]) -> CrossFit[str]:
+def _choose_method(matrices: Sequence[TaskMatrix], methods: Sequence[str], rows: str) -> CrossFit[str]:
+    """The best of the rows ``ROWS:METHOD``, by the other half of the queries."""
     deciding = _deciding(matrices)
 
     def values(method: str) -> list[NDArray[np.float64]]:
-        return [matrix.primary(f"query:{method}") for matrix in deciding]
+        return [matrix.primary(f"{rows}:{method}") for matrix in deciding]
 
     return cross_fit(methods, values, [matrix.folds for matrix in deciding])
 

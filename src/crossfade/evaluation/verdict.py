@@ -22,7 +22,8 @@ from crossfade.evaluation.result import (
 MARGIN = 0.05
 """A way that keeps all but this share of the best one's gain is as good: a cascade to half the depth
 costs half, and with enough queries every hair's breadth is significant."""
-CHEAPEST_FIRST = (NATIVE, "query", "gallery", "interpolate", "cascade")
+CHEAPEST_FIRST = (NATIVE, "query", "gallery", "interpolate", "cascade", "lifted-cascade")
+"""A lifted cascade rewrites the whole column and embeds candidates on top: what both of the others cost."""
 EVERYTHING = (RAW_ITEMS, OLD_ENCODER)
 
 
@@ -35,9 +36,9 @@ def decide(tasks: Sequence[TaskResult], have: Sequence[str] = EVERYTHING) -> Ver
     any task (uncorrected, the cautious reading). Of those that qualify, the cheapest is taken that in
     every task is not significantly behind the best, or keeps all but `MARGIN` of its gain; cheap to
     dear: queries of a compatible model as they are, map queries, lift the gallery, interpolate,
-    cascade by depth; then the simplest method that keeps up, in the same sense, with the best one of
-    that cost. If none qualifies, the answer is a full backfill where the new model itself is
-    significantly better and the raw items are at hand, else to keep.
+    cascade by depth, cascade over a lifted gallery by depth; then the simplest method that keeps up,
+    in the same sense, with the best one of that cost. If none qualifies, the answer is a full backfill
+    where the new model itself is significantly better and the raw items are at hand, else to keep.
 
     Args:
         tasks: those with labels or judgements decide; label-free ones only if there are no others.
@@ -173,6 +174,11 @@ def _advice(row: RowResult) -> str:
     if row.strategy == "cascade":
         how = "mapped" if row.first_stage == "query" else "interpolated"
         return f"Let the new model re-rank {row.depth} candidates that the {how} query ({row.method}) fetches"
+    if row.strategy == "lifted-cascade":
+        return (
+            f"Lift the stored gallery forward with {row.method}, and let the new model re-rank {row.depth} "
+            "candidates from it"
+        )
     return "Do the full backfill, no bridge is better than the old model"
 
 
@@ -246,9 +252,14 @@ def _embedding(chosen: RowResult, tasks: Sequence[TaskResult]) -> list[str]:
         return []
     names = _listed([task.name for task in touched])
     return [
-        f"Each query embeds at most {chosen.depth} items, fewer as vectors are kept. Together the queries of "
-        f"{names} touch most of this gallery; where real traffic does so too, a full backfill costs no more."
+        f"Each query embeds at most {chosen.depth} items, fewer as vectors are kept{_rewritten(chosen)}. "
+        f"Together the queries of {names} touch most of this gallery; where real traffic does so too, "
+        "a full backfill costs no more."
     ]
+
+
+def _rewritten(row: RowResult) -> str:
+    return ", and the whole column is written anew before" if row.strategy == "lifted-cascade" else ""
 
 
 def _leaks(tasks: Sequence[TaskResult]) -> list[str]:

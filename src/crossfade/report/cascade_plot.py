@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crossfade.evaluation.result import RowResult, TaskResult
 
 MAX_SERIES = 4
+CASCADES = ("cascade", "lifted-cascade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def cascade_plot(task: TaskResult, recommended: str | None = None) -> list[str]:
 def _cascades(task: TaskResult) -> list[_Series]:
     found: dict[str, list[RowResult]] = {}
     for row in task.rows:
-        if row.strategy == "cascade" and row.embedded is not None and drawable(row, task.primary):
+        if row.strategy in CASCADES and row.embedded is not None and drawable(row, task.primary):
             found.setdefault(series_name(row), []).append(row)
     series = [
         _Series(name, tuple(sorted(rows, key=lambda row: (row.depth or 0, row.embedded or 0))))
@@ -47,7 +48,8 @@ def _cascades(task: TaskResult) -> list[_Series]:
 def series_name(row: RowResult) -> str:
     """What the cascades of different depth over one first stage have in common."""
     stage = FIRST_STAGES.get(row.first_stage, row.first_stage)
-    return ", ".join(filter(None, (f"{stage} query" if stage else "", row.method))) or "cascade"
+    searched = "gallery" if row.strategy == "lifted-cascade" else "query"
+    return ", ".join(filter(None, (f"{stage} {searched}" if stage else "", row.method))) or "cascade"
 
 
 class _CascadePlot:

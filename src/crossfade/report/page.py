@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Facts = Sequence[tuple[str, str]]
 """Label and value pairs, shown in order."""
 
+EMBEDDING = ("cascade", "lifted-cascade", "backfill")
+"""Strategies that embed raw items."""
 _STRATEGY_OF = {"backward": "query", "forward": "gallery"}
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -112,7 +114,7 @@ def next_commands(strategy: str, folder: str) -> Facts:
         return (
             ("crossfade evaluate --help", "Measure again with more queries, more pairs or other models."),
         )
-    needed = " --items COLUMN --encoder SPEC" if strategy in ("cascade", "backfill") else ""
+    needed = " --items COLUMN --encoder SPEC" if strategy in EMBEDDING else ""
     return (
         (
             f"crossfade plan lancedb://DIR#table.column --evaluation {quote(folder)}{needed}",

@@ -18,7 +18,7 @@ Mark = Literal["better", "worse", "same", ""]
 SYMBOLS: Mapping[Mark, str] = {"better": "▲", "worse": "▼", "same": "≈", "": ""}
 LEGEND = (
     "▲ better, ▼ worse than old/old over the same queries: by the 95 % bootstrap interval of the paired "
-    "difference and a sign-flip permutation test, corrected (Holm) for the number of candidates; "
+    "difference and a sign-flip permutation test, corrected (step-down maxT) for the number of candidates; "
     "≈ not distinguishable from old/old."
 )
 FLIPS_LEGEND = (
@@ -42,6 +42,7 @@ GROUPS = {
     "gallery": "Gallery maps: stored vectors lifted forward",
     "interpolate": "Interpolation: old and mapped new query together",
     "cascade": "Cascade: the new model re-ranks the k candidates of a mapped or interpolated query",
+    "lifted-cascade": "Lifted cascade: the new model re-ranks k candidates from the gallery lifted forward",
     "backfill": "Full backfill",
 }
 
@@ -54,9 +55,10 @@ KINDS = {
     "gallery": "gallery map",
     "interpolate": "interpolation",
     "cascade": "cascade",
+    "lifted-cascade": "cascade",
 }
 
-FIRST_STAGES = {"query": "mapped", "interpolate": "interpolated"}
+FIRST_STAGES = {"query": "mapped", "interpolate": "interpolated", "gallery": "lifted"}
 
 HEADLINES = {
     "keep": "Keep the old model",
@@ -66,6 +68,7 @@ HEADLINES = {
     "gallery": "Lift the gallery forward",
     "interpolate": "Search with old and new query together",
     "cascade": "Search in two stages",
+    "lifted-cascade": "Lift the gallery forward and search it in two stages",
     "backfill": "Do the full backfill",
 }
 

@@ -80,7 +80,7 @@ def _fits(row: RowResult, wanted: Choice) -> bool:
     if row.strategy == NATIVE and not row.candidate:
         carries_out = set()
     same = wanted.strategy in carries_out and (not wanted.method or row.method in ("", wanted.method))
-    if wanted.depth is not None and row.strategy == "cascade":
+    if wanted.depth is not None and row.depth is not None:
         same = same and row.depth == wanted.depth
     if wanted.first_stage and row.strategy == "cascade":
         same = same and row.first_stage == wanted.first_stage
