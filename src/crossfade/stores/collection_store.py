@@ -208,9 +208,12 @@ class CollectionStore(Store):
         members = self._members.get(part.key)
         if members is None:
             raise PartGone(f"{self.uri}: part {part.key} is gone: its points were deleted; run apply again")
+        return self._writer(staged).write(members, produce, rows, self._facts()["made"])
+
+    def _writer(self, staged: Staged) -> PointWriter:
+        """Brings points of the old vectors over to the new ones."""
         old, new = self._old(staged), self._begun(staged)
-        writer = PointWriter(old, new, self._ledger(staged), staged, self.uri, switched=self.switched(staged))
-        return writer.write(members, produce, rows, self._facts()["made"])
+        return PointWriter(old, new, self._ledger(staged), staged, self.uri, switched=self.switched(staged))
 
     def _begun(self, staged: Staged) -> Collection:
         """The new collection, made when first needed; whatever an earlier one left is forgotten."""

@@ -33,6 +33,7 @@ class QdrantCollection(Collection):
         self._models: Any = load("qdrant_client.models", "qdrant")
         self._client, self.name, self.collection, self.vector = client, name, name, vector
         self.config = client.get_collection(name).config
+        self._read: bool | list[str] = True
         found = self.config.params.vectors
         self.parameters = found[vector] if isinstance(found, dict) else found
         self.dimension = int(self.parameters.size)
@@ -41,7 +42,9 @@ class QdrantCollection(Collection):
     def scan(self, rows: int = BATCH_ROWS) -> Iterator[Points]:
         after = None
         while True:
-            found, after = self._client.scroll(self.collection, limit=rows, offset=after, with_vectors=True)
+            found, after = self._client.scroll(
+                self.collection, limit=rows, offset=after, with_vectors=self._read
+            )
             if found:
                 yield self._points(found)
             if after is None:
@@ -51,7 +54,9 @@ class QdrantCollection(Collection):
         found: list[Any] = []
         for start in range(0, len(ids), BATCH_ROWS):
             wanted = list(ids[start : start + BATCH_ROWS])
-            found += self._client.retrieve(self.collection, wanted, with_payload=True, with_vectors=True)
+            found += self._client.retrieve(
+                self.collection, wanted, with_payload=True, with_vectors=self._read
+            )
         return self._points(found)
 
     def _points(self, found: list[Any]) -> Points:
