@@ -18,6 +18,8 @@ from store_backend import Backend
 from crossfade.errors import InvalidVectors, OutOfSpace
 from crossfade.spaces import Space
 from crossfade.stores import Part, Produced, Receipt, Rows, Staged, open_store
+from crossfade.stores.file_assembly import Assembly
+from crossfade.stores.file_parts import Listing
 from crossfade.stores.files import FileStore
 
 OLD, NEW = Space("old-model", 8, "cosine"), Space("new-model", 12, "cosine")
@@ -279,3 +281,100 @@ def test_damage_to_the_new_file_is_found(store: Any, backend: Backend) -> None:
     opened = backend.open()
     _write(opened, receipts)
     assert path.read_bytes() == content
+
+
+class Reading:
+    """Counts the vectors that are read from the old file."""
+
+    def __init__(self, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows, kind = 0, type(store._content())
+        honest = kind.batches
+
+        def batches(content: Any, *values: Any, **options: Any) -> Any:
+            for batch in honest(content, *values, **options):
+                self.rows += len(batch)
+                yield batch
+
+        monkeypatch.setattr(kind, "batches", batches)
+
+
+def test_the_old_vectors_are_read_once(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, receipts = Reading(store, monkeypatch), dict[str, Receipt]()
+    assert len(store.pending(STAGED, receipts)) == len(store.parts(STAGED)) == 4
+    assert reading.rows == 0
+    _write(store, receipts)
+    assert store.publish(STAGED, receipts) == []
+    assert store.pending(STAGED, receipts) == []
+    assert reading.rows == ROWS
+
+
+def test_digests_are_those_of_a_file_that_was_read_beforehand(store: Any, backend: Backend) -> None:
+    store.digest_parts(STAGED)
+    wanted = {one.key: one.source for one in store.parts(STAGED)}
+    store.drop_new(STAGED)
+    assert {one.key: one.source for one in store.parts(STAGED)} != wanted
+    receipts: dict[str, Receipt] = {}
+    _write(store, receipts)
+    assert {key: one.source for key, one in receipts.items()} == wanted
+    assert {one.key: one.source for one in backend.open().parts(STAGED)} == wanted
+    store.drop_new(STAGED)
+    [part, *_] = store.parts(STAGED)
+    assert store.write_part(part, STAGED, Making(), rows=17).source == wanted[part.key]
+
+
+def test_a_file_that_is_replaced_after_it_was_listed(store: Any, backend: Backend) -> None:
+    listed = store.parts(STAGED)
+    backend.delete([60])
+    again = store.parts(STAGED)
+    assert [one.rows for one in again] == [51, 50, 51, 50]
+    assert not {one.source for one in again} & {one.source for one in listed}
+    receipts: dict[str, Receipt] = {}
+    assert _write(store, receipts) == [one for one in range(ROWS) if one != 60]
+    backend.delete([61])
+    assert [one.key for one in store.pending(STAGED, receipts)] == ["1"]
+
+
+def test_a_file_that_is_replaced_while_it_is_read(store: Any, backend: Backend) -> None:
+    """What was read is what is remembered, so that what differs from it is written again."""
+    receipts, making, left = dict[str, Receipt](), Making(), [4]
+
+    def make(rows: Rows) -> Produced:
+        left[0] -= 1
+        if left[0] == 0:
+            backend.replace([10, 190], _vectors(2, 7))
+        return making(rows)
+
+    _write(store, receipts, make)
+    assert making.ids == list(range(ROWS))
+    assert {one.key for one in store.publish(STAGED, receipts)} == {"0", "3"}
+    _write(store, receipts)
+    assert store.switch(STAGED, receipts) == []
+    wanted = store.stored(_lift(_vectors(2, 7)), STAGED)
+    np.testing.assert_array_equal(np.stack([backend.read()[10], backend.read()[190]]), wanted)
+
+
+def test_killed_before_the_parts_are_remembered_it_starts_over(
+    store: Any, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference: dict[str, Receipt] = {}
+    _write(store, reference)
+    expected = _new_file(backend).read_bytes()
+    store.drop_new(STAGED)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for moment in ((Listing, "remember"), (Assembly, "write")):
+        store.parts(STAGED)
+        with monkeypatch.context() as patched:
+            patched.setattr(*moment, killed)
+            with pytest.raises(KeyboardInterrupt):
+                _write(store, {})
+        assert _new_file(backend).exists()
+        again, receipts = backend.open(), dict[str, Receipt]()
+        assert len(again.pending(STAGED, receipts)) == 4
+        assert _write(again, receipts) == list(range(ROWS))
+        assert receipts == reference
+        assert _new_file(backend).read_bytes() == expected
+        assert _problems(again, receipts) == []
+        store.drop_new(STAGED)

@@ -183,7 +183,8 @@ def test_a_torn_new_file_is_found_and_written_again(path: Path) -> None:
     assert upgrade.verify().passed
 
 
-def test_an_embedding_goes_on_from_its_last_part(path: Path) -> None:
+@pytest.mark.parametrize(("at", "parts", "batches"), [(300, 3, 1), (50, 0, 3)])
+def test_an_embedding_goes_on_from_its_last_batch(path: Path, at: int, parts: int, batches: int) -> None:
     encoder, again = NewEncoder(), NewEncoder()
     chosen = _plan(
         path,
@@ -195,14 +196,14 @@ def test_an_embedding_goes_on_from_its_last_part(path: Path) -> None:
     upgrade = Upgrade.create(chosen)
 
     def stop(done: int, total: int) -> None:
-        if done > 300:
+        if done > at:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match=r"interrupted after 300 of 400 rows"):
+    with pytest.raises(Interrupted, match=rf"interrupted after {100 * parts} of 400 rows"):
         upgrade.apply(stop, encoder=NewEncoder())
-    assert len(list(path.parent.rglob("*.npy"))) == 3
+    assert len(list(path.parent.rglob("*.npy"))) == parts
     upgrade.apply(encoder=again)
-    assert len(again.embedded) == 75
+    assert len(again.embedded) == COUNT - 100 * parts - 25 * batches
     assert upgrade.verify(encoder=again).passed
 
 

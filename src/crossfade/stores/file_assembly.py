@@ -14,7 +14,7 @@ import numpy as np
 from crossfade.stores.base import Produced, Receipt
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.file_content import Content
-from crossfade.stores.file_parts import Span
+from crossfade.stores.file_parts import Digests, Span
 from crossfade.stores.file_vectors import PartFile, Piece, pieces_to_make, with_nan
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.channel import read_ahead, write_behind
@@ -78,6 +78,7 @@ class Feed:
         written: the new file that is there already.
         folder: of the parts' own files.
         form, dimension: of new vectors.
+        digests: takes those of the lacking parts as they are read.
     """
 
     content: Content
@@ -89,14 +90,22 @@ class Feed:
     folder: Path
     form: Form
     dimension: int
+    digests: Digests = field(default_factory=Digests)
 
     def _pieces(self, columns: Sequence[str], rows: int) -> Iterator[Piece]:
         """Vectors that exist, and rows from which the others are made, at most `rows` at a time."""
         for span in self.spans:
             if span.key in self.lacking:
-                yield from pieces_to_make(self.content, span, columns, rows, self.written)
+                yield from self._digested(pieces_to_make(self.content, span, columns, rows, self.written))
             else:
                 yield from (Piece(span, None, vectors) for vectors in self._existing(span))
+
+    def _digested(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """The pieces of a lacking part, whose rows are digested on the way if they never were."""
+        for piece in pieces:
+            if piece.rows is not None and not piece.span.digested:
+                self.digests.add(piece.span, piece.rows)
+            yield piece
 
     def _existing(self, span: Span) -> Iterator[FloatMatrix]:
         location = self.receipts[span.key].location

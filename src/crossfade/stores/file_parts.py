@@ -1,7 +1,9 @@
 """The parts of a file of vectors: runs of rows whose starts are remembered by id.
 
 A file says nothing about which of its rows changed, so each part has a digest of its ids and vectors.
-A row that is deleted or added changes the part that it is in and no other.
+A row that is deleted or added changes the part that it is in and no other. Until the first vectors are made,
+no digest is there to compare with: a part is then known by the version of the file and its place in it, and
+its digest is taken while its rows are read to make its vectors.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,28 @@ import pyarrow.compute as pc
 
 from crossfade.stores.base import Part, Rows
 from crossfade.stores.durable import read_json, write_json
-from crossfade.stores.file_content import Content
+from crossfade.stores.file_content import Content, Positions
 from crossfade.vectors.channel import read_ahead
+
+_UNREAD = "unread "
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part and where it stands in one version of the file."""
+    """A part and where it stands in one version of the file.
+
+    `source` is the digest of its rows, or names version and place while that is not known.
+    """
 
     key: str
     start: int
     rows: int
     source: str
+
+    @property
+    def digested(self) -> bool:
+        """Whether its rows have been read."""
+        return not self.source.startswith(_UNREAD)
 
     @property
     def stop(self) -> int:
@@ -82,18 +94,36 @@ class Listing:
     def __init__(self, folder: Path, part_rows: int) -> None:
         self._marks, self._last, self._part_rows = folder / "marks.json", folder / "parts.json", part_rows
 
-    def spans(self, content: Content, version: str, reads: Sequence[str]) -> list[Span]:
-        """The parts of `content`, whose identity is `version`."""
-        last = read_json(self._last)
-        if last and last["version"] == version and last["reads"] == list(reads):
-            return [Span(*one) for one in last["spans"]]
+    def spans(self, content: Content, version: str, reads: Sequence[str], digested: bool) -> list[Span]:
+        """The parts of `content`, whose identity is `version`.
+
+        Args:
+            digested: read all rows if their digests are not known, also when there are none to compare with.
+        """
+        last = self._read(reads)
+        known = all(one.digested for one in last[1]) if last else False
+        if last and last[0] == version and (known or not digested):
+            return last[1]
         marks = read_json(self._marks) or []
         bounds = _known(content, marks)
-        spans = _digested(content, [*bounds, *self._growth(content, marks, bounds[-1])], reads)
+        spans = _between([*bounds, *self._growth(content, marks, bounds[-1])], content.rows, version)
         write_json(self._marks, marks)
+        if known or digested:
+            spans = _digested(content, spans, reads)
+        self.remember(version, reads, spans)
+        return spans
+
+    def _read(self, reads: Sequence[str]) -> tuple[str, list[Span]] | None:
+        """Version and parts that were remembered last."""
+        last = read_json(self._last)
+        if last is None or last["reads"] != list(reads):
+            return None
+        return last["version"], [Span(*one) for one in last["spans"]]
+
+    def remember(self, version: str, reads: Sequence[str], spans: Sequence[Span]) -> None:
+        """The parts of a version, for when they are asked for again."""
         kept = [[one.key, one.start, one.rows, one.source] for one in spans]
         write_json(self._last, {"version": version, "reads": list(reads), "spans": kept})
-        return spans
 
     def _growth(self, content: Content, marks: list[Any], last: tuple[int, int]) -> list[tuple[int, int]]:
         """Further parts where the last one has grown too long, as it has when nothing is remembered yet."""
@@ -102,8 +132,18 @@ class Listing:
         if key != len(marks) or content.rows - start <= limit:
             return []
         starts = np.arange(start + limit, content.rows, limit)
-        marks += content.take(starts).ids.to_pylist()
+        marks += _ids_at(content, starts)
         return [(key + number, int(one)) for number, one in enumerate(starts, start=1)]
+
+
+def _ids_at(content: Content, positions: Positions) -> list[Any]:
+    """Ids at rising positions; no vectors are read."""
+    found, first = list[Any](), 0
+    for ids in content.ids_in_batches():
+        here = positions[(positions >= first) & (positions < first + len(ids))] - first
+        found += ids.take(pa.array(here)).to_pylist()
+        first += len(ids)
+    return found
 
 
 def _known(content: Content, marks: Sequence[Any]) -> list[tuple[int, int]]:
@@ -119,19 +159,43 @@ def _known(content: Content, marks: Sequence[Any]) -> list[tuple[int, int]]:
     return bounds
 
 
-def _digested(content: Content, bounds: Sequence[tuple[int, int]], reads: Sequence[str]) -> list[Span]:
+def _between(bounds: Sequence[tuple[int, int]], rows: int, version: str) -> list[Span]:
+    """The parts that begin at `bounds`, of which nothing but version and place is known."""
+    stops = [start for _, start in bounds[1:]] + [rows]
+    return [
+        Span(str(key), start, stop - start, f"{_UNREAD}{version} from {start}")
+        for (key, start), stop in zip(bounds, stops, strict=True)
+        if stop > start
+    ]
+
+
+def _digested(content: Content, spans: Sequence[Span], reads: Sequence[str]) -> list[Span]:
     """The parts with the digests of their rows, in one pass."""
-    stops = [start for _, start in bounds[1:]] + [content.rows]
-    spans = []
+    digests = Digests()
     with closing(read_ahead(content.batches(columns=reads))) as ahead:
         batches = _Cuttable(ahead)
-        for (key, start), stop in zip(bounds, stops, strict=True):
-            digest = RowsDigest()
-            for piece in batches.next_rows(stop - start):
-                digest.add(piece)
-            if stop > start:
-                spans.append(Span(str(key), start, stop - start, digest.hexdigest()))
-    return spans
+        for span in spans:
+            for piece in batches.next_rows(span.rows):
+                digests.add(span, piece)
+    return digests.of(spans)
+
+
+class Digests:
+    """Digests of the rows of parts, taken as they pass."""
+
+    def __init__(self) -> None:
+        self._streams = dict[str, RowsDigest]()
+
+    def add(self, span: Span, rows: Rows) -> None:
+        """Further rows of a part."""
+        self._streams.setdefault(span.key, RowsDigest()).add(rows)
+
+    def of(self, spans: Sequence[Span]) -> list[Span]:
+        """The parts, those with their digests as source whose rows have passed; these must be whole."""
+        return [
+            replace(one, source=self._streams[one.key].hexdigest()) if one.key in self._streams else one
+            for one in spans
+        ]
 
 
 class _Cuttable:

@@ -111,7 +111,7 @@ class FileStore(FileReader):
         return target.exists() and identity(target) == made.identity
 
     def write_part(self, part: Part, staged: Staged, produce: Produce, *, rows: int = BATCH_ROWS) -> Receipt:
-        content, spans = self._spans(staged)
+        content, spans = self._spans(staged, digested=True)
         span = next((one for one in spans if one.key == part.key), None)
         if span is None:
             raise PartGone(f"{self.uri}: part {part.key} is gone: the file was rewritten; run apply again")
@@ -217,6 +217,8 @@ class FileStore(FileReader):
             feed.flow(write, tally, staged.reads, rows, make_piece)
         else:
             write(lambda: feed.stock(tally))
+        spans, lacking = feed.digests.of(spans), feed.digests.of(lacking)
+        self._listing(staged).remember(version, staged.reads, spans)
         made = [tally.receipt(one, staged.name, staged.new.dimension) for one in lacking]
         known = {**receipts, **{one.part: one for one in made}}
         self._note(staged, version, str(like), tally.places(spans, known, places))
@@ -355,11 +357,21 @@ class FileStore(FileReader):
         """What is known of the new file of the vectors called `name`."""
         return Assembly.read(self._facts(name))
 
-    def _spans(self, staged: Staged) -> tuple[Content, list[Span]]:
+    def digest_parts(self, staged: Staged) -> None:
+        """Read the file, so that what parts are made from is known before any is written.
+
+        To be called before vectors are made of which some are kept although the file is replaced.
+        """
+        self._spans(staged, digested=True)
+
+    def _listing(self, staged: Staged) -> Listing:
+        return Listing(self._parts_folder(staged), self.part_rows)
+
+    def _spans(self, staged: Staged, *, digested: bool = False) -> tuple[Content, list[Span]]:
         """The old vectors as they are now, and their parts."""
         old = self.columns_of(staged)[0]
         path = self._live if old == self.column else self._versions.place(old)
-        listing = Listing(self._parts_folder(staged), self.part_rows)
         content, self._listed = self._content(old), None
-        self._listed = listing.spans(content, self._opened[path][0], staged.reads)
+        version = self._opened[path][0]
+        self._listed = self._listing(staged).spans(content, version, staged.reads, digested)
         return content, self._listed

@@ -217,12 +217,19 @@ def _vector_field(old: pa.Field, new: Space) -> pa.Field:
 
 
 def _settings(content: ParquetContent, column: str) -> dict[str, Any]:
-    """Compression of each column as it was; vectors neither shrink nor repeat, so they have no dictionary."""
+    """Compression of each column as it was.
+
+    Vectors neither shrink nor repeat, so they have no dictionary, and nobody looks for the smallest and the
+    largest of their numbers, so they have no statistics.
+    """
     meta = content.file.metadata
-    codecs, dictionary = {}, []
+    codecs, dictionary, others = {}, [], []
     for number in range(meta.num_columns if meta.num_row_groups else 0):
         chunk = meta.row_group(0).column(number)
         codecs[chunk.path_in_schema] = "none" if chunk.compression == "UNCOMPRESSED" else chunk.compression
-        if chunk.has_dictionary_page and chunk.path_in_schema.partition(".")[0] != column:
-            dictionary.append(chunk.path_in_schema)
-    return {"compression": codecs or "snappy", "use_dictionary": dictionary, "version": "2.6"}
+        if chunk.path_in_schema.partition(".")[0] != column:
+            others.append(chunk.path_in_schema)
+            if chunk.has_dictionary_page:
+                dictionary.append(chunk.path_in_schema)
+    kept = {"use_dictionary": dictionary, "write_statistics": others}
+    return {"compression": codecs or "snappy", **kept, "version": "2.6"}

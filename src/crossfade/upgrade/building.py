@@ -61,6 +61,8 @@ class Builder:
         Others may write faster than this catches up: what they add in the last round is left to the
         cutover.
         """
+        if isinstance(self.store, FileStore) and self._file() is None:
+            self.store.digest_parts(self.plan.staging)
         pending = self.store.pending(self.plan.staging, self.receipts)
         for _ in range(ROUNDS):
             self._count(pending)
