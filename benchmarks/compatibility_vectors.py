@@ -41,6 +41,7 @@ from crossfade.evaluation.measure import Measurer
 from crossfade.evaluation.paired import PairedRows, paired_rows
 from crossfade.evaluation.rows import SingleStage
 from crossfade.evaluation.scoring import Scorer
+from crossfade.evaluation.unseen import unseen_items
 from crossfade.report.curve_plot import curve_plot
 from crossfade.report.curve_view import curve_view
 from crossfade.spaces import Metric
@@ -310,7 +311,8 @@ def curves(maps: Maps, searched: Split, options: argparse.Namespace) -> dict[str
     for name in ("fastfill", "lambda-orthogonal"):
         print(f"{time.strftime('%H:%M:%S')} curve {name}", file=sys.stderr, flush=True)
         adapter = load_adapter(maps.folder / name)
-        found[name] = backfill_curve(task, adapter, samples=options.samples, seed=options.seed)
+        _, reason = unseen_items(task, adapter, None)
+        found[name] = backfill_curve(task, adapter, reason=reason, samples=options.samples, seed=options.seed)
     return found
 
 
@@ -330,7 +332,7 @@ def markdown(report: dict[str, Any], found: dict[str, BackfillCurve], name: str)
         for order, values, area, gain in view.rows:
             cells = [order, *values, f"{area.value} ({area.interval})"]
             lines.append("| " + " | ".join([*cells, f"{gain.value} {gain.interval}".strip()]) + " |")
-        lines.append("")
+        lines += ["", " ".join(view.notes), ""]
     environment = ", ".join(f"{key} {value}" for key, value in report["environment"].items())
     times = ", ".join(f"{key} {value:,.0f} s" for key, value in report["seconds"].items())
     return "\n".join(

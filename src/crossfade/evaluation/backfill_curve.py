@@ -1,4 +1,9 @@
-"""How quality rises while a lifted gallery is embedded again, and in which order it should be."""
+"""How quality rises while a lifted gallery is embedded again, and in which order it should be.
+
+The gallery is searched as a partial backfill would be: where held-out items say so, lifted vectors are
+levelled and scores of both origins brought together, in the way that is best at that share. Scores as they
+are stand beside it for the order that a partial backfill takes.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +20,16 @@ from crossfade.evaluation.curves import (
     CLASS_MEAN,
     ORACLE,
     RANDOM,
+    RAW_UNCERTAINTY,
     UNCERTAINTY,
     BackfillCurve,
     BackfillOrder,
 )
+from crossfade.evaluation.estimates import Difference
 from crossfade.evaluation.ground_truth import Labels
 from crossfade.evaluation.measure import Measurer
+from crossfade.evaluation.merging import LIFTED, RANKS, RE_EMBEDDED, Merge
+from crossfade.evaluation.mixture import AS_THEY_ARE, HeldOut, Way, Ways
 from crossfade.evaluation.paired import PairedRows, paired_rows
 from crossfade.evaluation.result import OLD_OLD
 from crossfade.evaluation.rows import Scores, SingleStage, take_out
@@ -39,6 +48,8 @@ def backfill_curve(
     task: RetrievalTask,
     adapter: Adapter,
     *,
+    held_out: HeldOut | None = None,
+    reason: str = "",
     shares: Sequence[float] = SHARES,
     draws: int = DRAWS,
     samples: int = 1000,
@@ -53,6 +64,9 @@ def backfill_curve(
 
     Args:
         adapter: a forward map between the task's spaces.
+        held_out: items that neither the map was fitted on nor the task has: they choose how lifted and
+            re-embedded rows come into one ranking. Scores are compared as they are without.
+        reason: why there are none, for the report.
         shares: of the gallery, from 0 to 1.
         draws: random orders to average.
         samples: bootstrap resamples.
@@ -66,15 +80,18 @@ def backfill_curve(
     task = task.take_queries(np.flatnonzero(answerable))
     lifted = task.lift_gallery(adapter)
     orders, skipped = _orders(task, adapter, lifted, draws, seed)
+    ways = _ways(held_out, shares, seed)
+    courses = _courses(orders, ways)
     truth = Measurer(task.ground_truth, task.query_positions)
-    measured = truth(_Mixed(task, lifted, orders, shares))
+    measured = truth(_Mixed(task, lifted, courses, shares, _levelled(lifted, ways)))
     old = Scorer(task.gallery_old.matrix, task.gallery_old.space.metric)
     measured |= truth(SingleStage(OLD_OLD, task.queries_old.matrix, old, task.query_positions))
     metrics = tuple(metric.name for metric in task.ground_truth.metrics)
-    curves = _Curves(
-        {key: measurement.values for key, measurement in measured.items()}, orders, shares, metrics
-    )
-    paired = paired_rows(curves.rows(), _groups(task), samples=samples, seed=seed)
+    values = {key: measurement.values for key, measurement in measured.items()}
+    draw_counts = {name: len(course.draws) for name, course in courses.items()}
+    rows = _Curves(values, draw_counts, shares, metrics).rows()
+    paired = paired_rows(rows, _groups(task), samples=samples, seed=seed)
+    beside = RAW_UNCERTAINTY in courses
     return BackfillCurve(
         task=task.name,
         method=adapter.name,
@@ -83,9 +100,40 @@ def backfill_curve(
         shares=shares,
         n_gallery=task.n_gallery,
         old={name: float(measured[OLD_OLD].values[name].mean()) for name in metrics},
-        orders=tuple(_order(name, paired, shares) for name in curves.names),
+        orders=tuple(_order(name, paired, shares) for name in orders),
         skipped=skipped,
+        ways=tuple(way.name for way in ways) if beside else (),
+        raw=_order(RAW_UNCERTAINTY, paired, shares) if beside else None,
+        over_raw=_over_raw(paired) if beside else {},
+        held_out=_said(held_out, reason, beside),
     )
+
+
+def _said(held_out: HeldOut | None, reason: str, merged: bool) -> str:
+    if held_out is None or merged:
+        return reason if held_out is None else held_out.origin
+    return f"{held_out.origin} favour no other way"
+
+
+def _ways(held_out: HeldOut | None, shares: tuple[float, ...], seed: int) -> tuple[Way, ...]:
+    """A gallery of one origin is searched as it is."""
+    if held_out is None:
+        return (AS_THEY_ARE,) * len(shares)
+    found = Ways(held_out, seed=seed)
+    return tuple(found.at(share) if 0 < share < 1 else AS_THEY_ARE for share in shares)
+
+
+def _courses(orders: dict[str, list[Order]], ways: tuple[Way, ...]) -> dict[str, _Course]:
+    courses = {name: _Course(draws, ways) for name, draws in orders.items()}
+    if UNCERTAINTY in orders and any(way.name != AS_THEY_ARE.name for way in ways):
+        courses[RAW_UNCERTAINTY] = _Course(orders[UNCERTAINTY], (AS_THEY_ARE,) * len(ways))
+    return courses
+
+
+def _levelled(lifted: FloatMatrix, ways: tuple[Way, ...]) -> FloatMatrix | None:
+    """The levelling is one and the same at all shares that have it."""
+    level = next((way.level for way in ways if way.level is not None), None)
+    return None if level is None else level(lifted)
 
 
 def _checked(shares: Sequence[float]) -> tuple[float, ...]:
@@ -141,34 +189,67 @@ def _from_class_mean(lifted: FloatMatrix, classes: NDArray[np.integer]) -> Float
 
 
 @dataclass(frozen=True)
+class _Course:
+    """How a gallery is embedded again: in which order, drawn once or more, and how it is searched on the way.
+
+    Attributes:
+        draws: orders whose values are averaged.
+        ways: one per share.
+    """
+
+    draws: list[Order]
+    ways: tuple[Way, ...]
+
+
+@dataclass(frozen=True)
 class _Mixed:
-    """Scores of the partly re-embedded gallery: both galleries are scored once for all orders and shares."""
+    """Scores of the partly re-embedded gallery: each way scores both galleries once for all its shares."""
 
     task: RetrievalTask
     lifted: FloatMatrix
-    orders: dict[str, list[Order]]
+    courses: dict[str, _Course]
     shares: tuple[float, ...]
+    levelled: FloatMatrix | None = None
 
     def blocks(self, rows: slice) -> Iterator[tuple[str, Scores]]:
-        before, after = (
-            self._scores(gallery, rows) for gallery in (self.lifted, self.task.gallery_new.matrix)
-        )
+        before, after = self._scores(self.lifted, rows), self._scores(self.task.gallery_new.matrix, rows)
         yield _key("", 0, 0.0), before
         yield _key("", 0, 1.0), after
-        for name, draws in self.orders.items():
-            for draw, order in enumerate(draws):
-                mixed, done = before.copy(), 0
-                for share in self.shares[1:-1]:
-                    count = round(share * len(order))
-                    turn = order[done:count]
-                    mixed[:, turn], done = after[:, turn], count
-                    yield _key(name, draw, share), mixed
+        for way in {way.name: way for course in self.courses.values() for way in course.ways}.values():
+            own = before if way.level is None else self._scores(self._required(), rows)
+            for name, course in self.courses.items():
+                found = [
+                    share for share, one in zip(self.shares, course.ways, strict=True) if one.name == way.name
+                ]
+                shares = [share for share in found if 0 < share < 1]
+                for draw, order in enumerate(course.draws if shares else ()):
+                    for share, scores in _along(way.merge, own, after, order, shares):
+                        yield _key(name, draw, share), scores
+
+    def _required(self) -> FloatMatrix:
+        assert self.levelled is not None
+        return self.levelled
 
     def _scores(self, gallery: FloatMatrix, rows: slice) -> FloatMatrix:
         metric = self.task.gallery_new.space.metric
         block = Scorer(gallery, metric).scores(self.task.queries_new.matrix[rows])
         take_out(block, self.task.query_positions, rows, -np.inf)
         return block
+
+
+def _along(
+    merge: Merge, lifted: FloatMatrix, again: FloatMatrix, order: Order, shares: Sequence[float]
+) -> Iterator[tuple[float, Scores]]:
+    """Scores (b, N) at rising shares of the gallery embedded again in this order."""
+    origins, done = np.full(len(order), LIFTED), 0
+    # ranks depend on who else is there; scales do not, and are applied once for all shares
+    apart = merge.method == RANKS
+    mixed = lifted.copy() if apart else np.array(merge(lifted, origins))
+    for share in shares:
+        count = round(share * len(order))
+        turn = order[done:count]
+        mixed[:, turn], origins[turn], done = again[:, turn], RE_EMBEDDED, count
+        yield share, merge(mixed, origins) if apart else mixed
 
 
 def _key(name: str, draw: int, share: float) -> str:
@@ -185,12 +266,11 @@ class _Curves:
     def __init__(
         self,
         measured: dict[str, dict[str, Values]],
-        orders: dict[str, list[Order]],
+        draws: dict[str, int],
         shares: tuple[float, ...],
         metrics: tuple[str, ...],
     ) -> None:
-        self.names = tuple(orders)
-        self._measured, self._orders, self._shares, self._metrics = measured, orders, shares, metrics
+        self._measured, self._draws, self._shares, self._metrics = measured, draws, shares, metrics
 
     def rows(self) -> dict[str, dict[str, Values]]:
         """(Q,) values by metric and key: shares of every order, its area, and old/old."""
@@ -198,11 +278,11 @@ class _Curves:
 
     def _rows(self, metric: str) -> dict[str, Values]:
         rows = {OLD_OLD: self._measured[OLD_OLD][metric]}
-        for name, draws in self._orders.items():
+        for name, draws in self._draws.items():
             curve = np.stack(
                 [
                     np.mean(
-                        [self._measured[_key(name, draw, share)][metric] for draw in range(len(draws))],
+                        [self._measured[_key(name, draw, share)][metric] for draw in range(draws)],
                         axis=0,
                     )
                     for share in self._shares
@@ -232,6 +312,12 @@ def _order(name: str, paired: dict[str, PairedRows], shares: tuple[float, ...]) 
         },
         area={metric: rows.estimate(_area(name)) for metric, rows in paired.items()},
         against_random={}
-        if name == RANDOM
+        if name in (RANDOM, RAW_UNCERTAINTY)
         else {metric: rows.difference(_area(name), _area(RANDOM)) for metric, rows in paired.items()},
     )
+
+
+def _over_raw(paired: dict[str, PairedRows]) -> dict[str, Difference]:
+    return {
+        metric: rows.difference(_area(UNCERTAINTY), _area(RAW_UNCERTAINTY)) for metric, rows in paired.items()
+    }

@@ -11,6 +11,8 @@ from crossfade.errors import UsageError
 from crossfade.evaluation.estimates import Difference, Estimate
 
 RANDOM, UNCERTAINTY, CLASS_MEAN, ORACLE = "random", "uncertainty", "distance to class mean", "oracle"
+RAW_UNCERTAINTY = "uncertainty, raw scores"
+"""The order of a partial backfill where nothing brings lifted and re-embedded scores together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class BackfillOrder:
     """One order in which items are embedded again.
 
     Attributes:
-        name: random, uncertainty, distance to class mean or oracle.
+        name: random, uncertainty, distance to class mean or oracle; the first of these also with raw scores.
         values: mean and interval per metric and share.
         against_old: paired difference to old/old per metric and share.
         area: under the curve per metric, shares from 0 to 1: the mean quality over the whole backfill.
@@ -54,8 +56,13 @@ class BackfillCurve:
         shares: of the gallery that was embedded again, 0 to 1.
         n_gallery: items in it.
         old: old/old per metric.
-        orders: the curves.
+        orders: the curves, as a partial backfill would be searched.
         skipped: orders that could not be had, and why.
+        ways: per share, how lifted and re-embedded rows came into one ranking: ``raw``, ``levelled``, a merge
+            of scores, or both; empty if scores were compared as they are throughout.
+        raw: the order by uncertainty with scores as they are; None if `orders` has it so.
+        over_raw: area of the order by uncertainty minus that of `raw`, paired, per metric.
+        held_out: on which items the ways were chosen, or why on none.
     """
 
     task: str
@@ -67,6 +74,10 @@ class BackfillCurve:
     old: dict[str, float]
     orders: tuple[BackfillOrder, ...]
     skipped: dict[str, str] = field(default_factory=dict)
+    ways: tuple[str, ...] = ()
+    raw: BackfillOrder | None = None
+    over_raw: dict[str, Difference] = field(default_factory=dict)
+    held_out: str = ""
 
     def order(self, name: str) -> BackfillOrder:
         """The curve of this order.
@@ -74,6 +85,8 @@ class BackfillCurve:
         Raises:
             UsageError: it was not measured.
         """
+        if name == RAW_UNCERTAINTY:
+            return self.raw or self.order(UNCERTAINTY)
         for order in self.orders:
             if order.name == name:
                 return order
@@ -107,9 +120,16 @@ class BackfillCurve:
         self, share: float, *, order: str = UNCERTAINTY, metric: str | None = None
     ) -> tuple[Estimate, Difference]:
         """Quality at a share, and its difference to old/old: of the nearest measured share not above it."""
-        place = max(row for row, measured in enumerate(self.shares) if measured <= share + 1e-9)
+        place = self._place(share)
         found, name = self.order(order), metric or self.primary
         return found.values[name][place], found.against_old[name][place]
+
+    def way_at(self, share: float, *, order: str = UNCERTAINTY) -> str:
+        """How scores were brought together where `at` looks."""
+        return self.ways[self._place(share)] if self.ways and order != RAW_UNCERTAINTY else "raw"
+
+    def _place(self, share: float) -> int:
+        return max(row for row, measured in enumerate(self.shares) if measured <= share + 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         """The curves as JSON-ready values."""
@@ -125,5 +145,10 @@ class BackfillCurve:
                 "metrics": tuple(values["metrics"]),
                 "shares": tuple(values["shares"]),
                 "orders": orders,
+                "ways": tuple(values.get("ways", ())),
+                "raw": BackfillOrder.from_dict(values["raw"]) if values.get("raw") else None,
+                "over_raw": {
+                    name: Difference.from_dict(one) for name, one in values.get("over_raw", {}).items()
+                },
             }
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,11 @@ from crossfade.evaluation.fit import (
     without_prompt,
 )
 from crossfade.evaluation.matrix import Interpolation, TaskMatrix
+from crossfade.evaluation.mixture import HeldOut
 from crossfade.evaluation.result import OLD_ENCODER, RAW_ITEMS, Evaluation, TaskResult
 from crossfade.evaluation.significance import Contrasts
 from crossfade.evaluation.task import RetrievalTask
+from crossfade.evaluation.unseen import unseen_items
 from crossfade.evaluation.verdict import decide
 from crossfade.spaces import Space
 from crossfade.vectors import Pairs
@@ -47,6 +49,7 @@ def evaluate(
     samples: int = 1000,
     have: Sequence[str] = (RAW_ITEMS, OLD_ENCODER),
     curves: bool = False,
+    held_out: Pairs | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure the whole query/gallery matrix of every task and decide.
@@ -67,7 +70,10 @@ def evaluate(
         samples: bootstrap resamples.
         have: what is at hand beside the new encoder: ``raw items``, ``old encoder`` (at query time).
         curves: also measure quality against the share of the gallery that is embedded again, for the best
-            forward map that predicts its uncertainty (the best of all, if none does).
+            forward map that predicts its uncertainty (the best of all, if none does). How lifted and
+            re-embedded rows come into one ranking there is chosen on pairs that are neither queries nor in
+            the gallery, lifted by a map that was fitted without them.
+        held_out: old → new vectors of items that no map was fitted on, in place of those pairs.
         progress: called as ``progress(stage, done, total)``; stages fit, measure, test and backfill.
 
     Raises:
@@ -77,6 +83,8 @@ def evaluate(
     """
     start, report = time.perf_counter(), progress or (lambda stage, done, total: None)
     _require(tasks, pairs, have)
+    if held_out is not None:
+        _require_between(tasks[0], held_out, "held-out items")
     maps = fit_maps(pairs, methods, seed=seed, progress=report)
     add_fitted(maps, adapters, *_spaces(tasks[0]))
     maps.sort()
@@ -86,7 +94,8 @@ def evaluate(
     family = Contrasts.joined([candidates(matrix, i, seed=seed) for i, matrix in enumerate(matrices)])
     assembled = _assemble(matrices, pairs, samples, seed, report)
     results = correct_for_candidates(assembled, family)
-    measured = _curves(tasks, maps, results, samples, seed, report) if curves else ()
+    known = _Unseen(pairs, held_out, tuple(adapters))
+    measured = _curves(tasks, maps, results, known, samples, seed, report) if curves else ()
     return Evaluation(
         tasks=results,
         verdict=decide(results, have),
@@ -104,10 +113,24 @@ def evaluate(
     )
 
 
+@dataclass(frozen=True)
+class _Unseen:
+    """Where items come from that a map has not seen."""
+
+    pairs: Pairs | None
+    held_out: Pairs | None
+    adapters: tuple[Adapter, ...]
+
+    def of(self, task: RetrievalTask, adapter: Adapter, seed: int) -> tuple[HeldOut | None, str]:
+        elsewhere = any(adapter is given for given in self.adapters)
+        return unseen_items(task, adapter, self.pairs, held_out=self.held_out, elsewhere=elsewhere, seed=seed)
+
+
 def _curves(
     tasks: Sequence[RetrievalTask],
     maps: FittedMaps,
     results: Sequence[TaskResult],
+    unseen: _Unseen,
     samples: int,
     seed: int,
     progress: Progress,
@@ -123,7 +146,8 @@ def _curves(
     found = []
     for done, task in enumerate(tasks):
         progress("backfill", done, len(tasks))
-        found.append(backfill_curve(task, adapter, samples=samples, seed=seed))
+        items, reason = unseen.of(task, adapter, seed)
+        found.append(backfill_curve(task, adapter, held_out=items, reason=reason, samples=samples, seed=seed))
     progress("backfill", len(tasks), len(tasks))
     return tuple(found)
 
@@ -279,6 +303,13 @@ def _require(tasks: Sequence[RetrievalTask], pairs: Pairs | None, have: Sequence
     for task in tasks[1:]:
         old.require_same(_spaces(task)[0], f"task {task.name!r}, old model")
         new.require_same(_spaces(task)[1], f"task {task.name!r}, new model")
-    if pairs is not None and pairs.source is not None and pairs.target is not None:
-        old.require_same(without_prompt(pairs.source), "pairs, old model")
-        new.require_same(without_prompt(pairs.target), "pairs, new model")
+    if pairs is not None:
+        _require_between(tasks[0], pairs, "pairs")
+
+
+def _require_between(task: RetrievalTask, pairs: Pairs, what: str) -> None:
+    """Refuse pairs of other spaces than the task's, where they say which."""
+    if pairs.source is not None and pairs.target is not None:
+        old, new = _spaces(task)
+        old.require_same(without_prompt(pairs.source), f"{what}, old model")
+        new.require_same(without_prompt(pairs.target), f"{what}, new model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crossfade.report.cascade_plot import marker, spread
+from crossfade.report.curve_view import shown_orders
 from crossfade.report.layout import LAYOUTS, Layout
 from crossfade.report.svg import Drawing, Scale
 from crossfade.report.view import interval, number
@@ -26,8 +27,9 @@ class _CurvePlot:
         label = f"{curve.primary} of {curve.task} against the share of items embedded again"
         self.drawing = Drawing(layout.width, height, label, f"plot {layout.style}")
         self.left, self.right = 40.0, layout.width - (14 if narrow else 210)
-        self.top, self.bottom = 24.0 + (18 * len(curve.orders) if narrow else 0), height - 50
-        values = [one.value for order in curve.orders for one in order.values[curve.primary]]
+        self.orders = shown_orders(curve)
+        self.top, self.bottom = 24.0 + (18 * len(self.orders) if narrow else 0), height - 50
+        values = [one.value for order in self.orders for one in order.values[curve.primary]]
         old = curve.old[curve.primary]
         self.y = Scale(min(*values, old), max(*values, old), self.bottom, self.top)
         self.x = Scale(0, 1, self.left, self.right)
@@ -37,9 +39,9 @@ class _CurvePlot:
         old = self.y(self.curve.old[self.curve.primary])
         self.drawing.line(self.left, old, self.right, old, "reference keep")
         self.drawing.text(self.left + 6, old - 6, "old/old", "reference-name keep")
-        middles = [self.y(self._middle(order)) for order in self.curve.orders]
+        middles = [self.y(self._middle(order)) for order in self.orders]
         heights = spread(middles, 17)
-        for index, order in enumerate(self.curve.orders):
+        for index, order in enumerate(self.orders):
             self._order(index, order, heights[index])
         return self.drawing
 
@@ -58,19 +60,23 @@ class _CurvePlot:
         self.drawing.text((self.left + self.right) / 2, self.bottom + 40, caption, "axis", "middle")
         self.drawing.text(0, 12, self.curve.primary, "axis")
 
-    def _order(self, index: int, order: BackfillOrder, height: float) -> None:
+    def _order(self, place: int, order: BackfillOrder, height: float) -> None:
+        index = place
+        raw = order is self.curve.raw
+        if raw:  # in the colour of the order that it stands beside
+            index = next(row for row, one in enumerate(self.orders) if order.name.startswith(one.name))
         metric, style = self.curve.primary, f"series-{index % 4}"
         estimates = order.values[metric]
         points = [
             (self.x(share), self.y(one.value))
             for share, one in zip(self.curve.shares, estimates, strict=True)
         ]
-        self.drawing.polyline(points, f"series {style}")
+        self.drawing.polyline(points, f"series {style} beside" if raw else f"series {style}")
         for (x, y), share, one in zip(points, self.curve.shares, estimates, strict=True):
             tip = f"{order.name}, {100 * share:.0f} %: {number(one.value)} ({interval(one)})"
             marker(self.drawing, index, x, y, 4, f"dot {style}", tip)
         if self.layout.stacked:
-            y = 32.0 + 18 * index
+            y = 32.0 + 18 * place
             marker(self.drawing, index, 8, y - 4, 5, f"dot {style}", "")
             self.drawing.text(20, y, order.name, f"series-name {style}")
         else:

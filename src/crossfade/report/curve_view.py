@@ -15,6 +15,7 @@ LEGEND = (
     "Every curve begins with the lifted gallery and ends with the new model's own; the area is the mean over "
     "all shares. Oracle: by the true error, which only someone who has embedded everything can know."
 )
+RAW = "Scores of lifted and re-embedded rows are compared as they are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,9 @@ class CurveTable:
     Attributes:
         title: what it shows.
         header: order, shares, area, difference of the area to random order.
-        rows: name of the order, its values at the shares, area and difference.
-        notes: orders that could not be had.
+        rows: name of the order, its values at the shares, area and difference; at last, where scores are
+            brought together, the order by uncertainty with scores as they are.
+        notes: how scores are brought together, and orders that could not be had.
     """
 
     title: str
@@ -42,9 +44,47 @@ def curve_view(curve: BackfillCurve) -> CurveTable:
         title=f"{curve.primary} against the share of {curve.n_gallery:,} items embedded again "
         f"({curve.task}; the rest lifted by {curve.method})",
         header=("Order", *shares, "Area", "Area − random"),
-        rows=tuple(_row(order, curve.primary, places) for order in curve.orders),
-        notes=tuple(f"By {name}: {reason}." for name, reason in curve.skipped.items()),
+        rows=tuple(_row(order, curve.primary, places) for order in shown_orders(curve)),
+        notes=(scores_in_words(curve), *(f"By {name}: {reason}." for name, reason in curve.skipped.items())),
     )
+
+
+def shown_orders(curve: BackfillCurve) -> tuple[BackfillOrder, ...]:
+    """The orders as they would be searched, and beside them that by uncertainty with scores as they are."""
+    return curve.orders if curve.raw is None else (*curve.orders, curve.raw)
+
+
+def scores_in_words(curve: BackfillCurve) -> str:
+    """How lifted and re-embedded rows come into one ranking, on what that was chosen, and what it gains."""
+    if not curve.ways:
+        return f"{RAW}{f': {curve.held_out}' if curve.held_out else ''}."
+    ways = "; ".join(
+        f"{name} ({', '.join(f'{100 * share:.0f} %' for share in shares)})"
+        for name, shares in _shares_by_way(curve).items()
+    )
+    gained = curve.over_raw.get(curve.primary)
+    more = (
+        f" In the order by uncertainty the area is {number(gained.value, sign=True)} "
+        f"({interval(gained, sign=True)}) against scores as they are."
+        if gained
+        else ""
+    )
+    return f"Searched as a partial backfill would be, chosen on {curve.held_out}: {ways}.{more}"
+
+
+def _shares_by_way(curve: BackfillCurve) -> dict[str, list[float]]:
+    """Shares by how rows are searched; where all are of one origin there is nothing to bring together."""
+    found: dict[str, list[float]] = {}
+    for share, way in zip(curve.shares, curve.ways, strict=True):
+        if 0 < share < 1:
+            found.setdefault(_way_in_words(way), []).append(share)
+    return found
+
+
+def _way_in_words(way: str) -> str:
+    levelled, _, merge = way.rpartition(", ") if way != "levelled" else (way, "", "raw")
+    scores = "scores as they are" if merge == "raw" else f"scores merged by {merge}"
+    return f"lifted vectors levelled, {scores}" if levelled else scores
 
 
 def _row(order: BackfillOrder, metric: str, places: list[int]) -> tuple[str, tuple[str, ...], Cell, Cell]:

@@ -15,18 +15,16 @@ from safetensors.numpy import load, save
 from crossfade.adapters import Adapter
 from crossfade.encoders.base import Encoder
 from crossfade.errors import DataError, StoreChanged, UnreadableFile, UsageError
-from crossfade.evaluation.backfill_curve import largest_first
 from crossfade.evaluation.bridge import Sample
-from crossfade.evaluation.levelling import Levelling, fit_levelling
-from crossfade.evaluation.merging import LIFTED, RAW, RE_EMBEDDED, MergeChoice, choose_merge
-from crossfade.evaluation.scoring import Scorer
+from crossfade.evaluation.levelling import Levelling
+from crossfade.evaluation.merging import RAW, MergeChoice
+from crossfade.evaluation.mixture import LEAST_ITEMS, MOST_ITEMS, HeldOut, Ways
 from crossfade.stores import Store
 from crossfade.upgrade.doctor import sample_rows
 from crossfade.upgrade.plans import Mix, Plan
-from crossfade.vectors import FloatMatrix, Vectors
+from crossfade.vectors import Vectors
 
 FILE = "levelling.safetensors"
-LEAST_ITEMS, MOST_ITEMS = 400, 4000
 EMBEDDED_ITEMS = 1000
 LARGEST_FILE = 1 << 20
 
@@ -51,6 +49,7 @@ def choose_mix(store: Store, plan: Plan, adapter: Adapter, held_out: Sample, *, 
             f"a held-out sample has no side-information, which this {adapter.name} adapter needs; "
             "plan without held-out items, or with an adapter that takes none"
         )
+    held_out = held_out.some(MOST_ITEMS, np.random.default_rng(seed))
     old, new = held_out.under_old("held-out items"), held_out.under_new("held-out items")
     plan.old.require_same(old.space, "held-out items, old model")
     plan.new.require_same(new.space, "held-out items, new model")
@@ -59,19 +58,12 @@ def choose_mix(store: Store, plan: Plan, adapter: Adapter, held_out: Sample, *, 
             f"{len(old)} held-out items are too few to choose how scores are brought together; at least "
             f"{LEAST_ITEMS} are needed"
         )
-    order = np.random.default_rng(seed).permutation(len(old))[:MOST_ITEMS]
-    fitting, measuring = order[::2], order[1::2]
-    lifted = adapter.transform(old.matrix[measuring])
-    origins = _origins(adapter, old, measuring, plan.budget or 0.0)
-    plain = _choose(new, measuring, lifted, origins, seed)
-    if plan.new.metric != "cosine":
-        return _mix(plain, plain)
-    level = fit_levelling(adapter.transform(old.matrix[fitting]), new.matrix[fitting], new.matrix[fitting])
-    levelled = _choose(new, measuring, level(lifted), origins, seed)
-    if levelled.quality[RAW].value <= plain.quality[RAW].value:
+    ways = Ways(HeldOut.by(adapter, old.matrix, new.matrix, plan.new.metric), seed=seed)
+    plain, levelled = ways.measured(plan.budget or 0.0)
+    if levelled is None or ways.level is None:
         return _mix(plain, plain)
     path = store.neighbourhood / plan.id / FILE
-    return _mix(plain, levelled, str(path.absolute()), _write(path, level))
+    return _mix(plain, levelled, str(path.absolute()), _write(path, ways.level))
 
 
 def embedded_sample(store: Store, plan: Plan, encoder: Encoder, *, seed: int = 0) -> Sample | None:
@@ -90,26 +82,6 @@ def embedded_sample(store: Store, plan: Plan, encoder: Encoder, *, seed: int = 0
     made = encoder.encode(items.take(pa.array(there)).to_pylist())
     ids = rows.ids.take(pa.array(there))
     return Sample(Vectors(ids, rows.vectors[there], plan.old), Vectors(ids, made, plan.new))
-
-
-def _origins(
-    adapter: Adapter, old: Vectors, rows: np.ndarray, budget: float
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    origins = np.full(len(rows), LIFTED, dtype=np.int64)
-    order = largest_first(adapter.uncertainty(old.matrix[rows]))
-    origins[order[: round(budget * len(rows))]] = RE_EMBEDDED
-    return origins
-
-
-def _choose(
-    new: Vectors, rows: np.ndarray, lifted: FloatMatrix, origins: np.ndarray, seed: int
-) -> MergeChoice:
-    asked, metric = new.matrix[rows], new.space.metric
-    scores = {
-        RE_EMBEDDED: Scorer(asked, metric).scores(asked),
-        LIFTED: Scorer(lifted, metric).scores(asked),
-    }
-    return choose_merge(scores, origins, own=np.arange(len(rows)), seed=seed)
 
 
 def _mix(plain: MergeChoice, chosen: MergeChoice, path: str = "", sha256: str = "") -> Mix:
