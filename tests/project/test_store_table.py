@@ -17,9 +17,14 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_kind_of_store_is_in_it_once() -> None:
-    assert [scheme for scheme, _ in capabilities()] == [
-        scheme for number, scheme in enumerate(STORES) if STORES[scheme] not in list(STORES.values())[:number]
+    expected = [
+        scheme
+        for number, (scheme, places) in enumerate(STORES.items())
+        for _ in places
+        if places not in list(STORES.values())[:number]
     ]
+    assert [scheme for scheme, _ in capabilities()] == expected
+    assert len({said.beside for scheme, said in capabilities() if scheme == "qdrant"}) == 2
 
 
 def test_what_a_store_lacks_is_also_said_in_words() -> None:

@@ -30,6 +30,7 @@ class QdrantBackend(Backend):
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["CROSSFADE_HOME"] = str(folder)
         self._alias = f"items {uuid.uuid4().hex[:8]}"
+        self._collection = f"{self._alias} v1"
         self._place = SERVER or f":memory:{folder}"
 
     @classmethod
@@ -56,18 +57,26 @@ class QdrantBackend(Backend):
 
         self.part_rows = -(-len(ids) // parts)
         size = models.VectorParams(size=vectors.shape[1], distance=models.Distance.EUCLID)
-        self.client.create_collection(f"{self._alias} v1", vectors_config={"vector": size})
-        made = models.CreateAlias(collection_name=f"{self._alias} v1", alias_name=self._alias)
-        self.client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
+        self.client.create_collection(self._collection, vectors_config={"vector": size})
+        self._name_it()
         self.append(ids, vectors)
 
+    def _name_it(self) -> None:
+        from qdrant_client import models
+
+        made = models.CreateAlias(collection_name=self._collection, alias_name=self._alias)
+        self.client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
+
     def append(self, ids: list[Any], vectors: NDArray[np.float32] | None) -> None:
+        self._upsert(ids, vectors, "vector")
+
+    def _upsert(self, ids: list[Any], vectors: NDArray[np.float32] | None, name: str) -> None:
         from qdrant_client import models
 
         points = [
             models.PointStruct(
                 id=one,
-                vector={} if vectors is None else {"vector": vectors[row].tolist()},
+                vector={} if vectors is None else {name: vectors[row].tolist()},
                 payload={"text": f"item {one}"},
             )
             for row, one in enumerate(ids)
@@ -88,9 +97,9 @@ class QdrantBackend(Backend):
 
     def read(self, column: str = "vector") -> dict[Any, NDArray[np.float32] | None]:
         own = {"vector": self._alias, "vector__next": f"{self._alias}__crossfade_u1"}
-        name = own.get(column, f"{self._alias} v1")
+        name = own.get(column, self._collection)
         points, _ = self.client.scroll(name, limit=10_000, with_vectors=True)
-        return {one.id: _vector(one.vector.get("vector")) for one in points}
+        return {one.id: as_vector(one.vector.get("vector")) for one in points}
 
     def traces(self) -> set[Any]:
         names = {one.name for one in self.client.get_collections().collections}
@@ -108,5 +117,6 @@ class QdrantBackend(Backend):
         yield "gone"
 
 
-def _vector(found: list[float] | None) -> NDArray[np.float32] | None:
+def as_vector(found: list[float] | None) -> NDArray[np.float32] | None:
+    """What the client gives back, as an array."""
     return None if found is None else np.array(found, dtype=np.float32)

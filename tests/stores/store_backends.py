@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from parquet_backend import ParquetBackend
 from pgvector_backend import PgVectorBackend
 from qdrant_backend import QdrantBackend
+from qdrant_vectors_backend import QdrantVectorsBackend
 from store_backend import Backend, by_id, table
 
 __all__ = ["BACKENDS", "Backend", "FaissBackend", "LanceBackend", "ParquetBackend", "table"]
@@ -77,6 +78,7 @@ BACKENDS = (
     ParquetBackend,
     PgVectorBackend,
     QdrantBackend,
+    QdrantVectorsBackend,
     MilvusBackend,
     ChromaBackend,
 )

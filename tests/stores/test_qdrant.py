@@ -14,7 +14,8 @@ from qdrant_client import models
 from crossfade.errors import NotSupported, StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import Produced, Receipt, Rows, Staged, open_store
-from crossfade.stores.qdrant import Qdrant, client_for
+from crossfade.stores.qdrant import client_for
+from crossfade.stores.qdrant_alias import QdrantAlias
 
 ROWS = 60
 OLD, NEW = Space("old-model", 4, "dot"), Space("new-model", 6, "dot")
@@ -96,16 +97,16 @@ def test_what_is_written_in_the_instant_of_the_switch_is_brought_over(
 ) -> None:
     """After the last look at the old collection a row is changed, one added, one deleted."""
     store, receipts = shop.build()
-    real = Qdrant._move
+    real = QdrantAlias._move
 
-    def move(self: Qdrant, *arguments: Any, **options: Any) -> None:
+    def move(self: QdrantAlias, *arguments: Any, **options: Any) -> None:
         shop.put("items", [3], scale=5)
         shop.put("items", [ROWS])
         shop.client.delete("items", [4])
         real(self, *arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Qdrant, "_move", move)
+        patched.setattr(QdrantAlias, "_move", move)
         assert store.switch(STAGED, receipts)
     switch(store, receipts)
     after = shop.read()
@@ -118,16 +119,16 @@ def test_catching_up_after_the_switch_leaves_what_the_application_wrote_since(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, receipts = shop.build()
-    real = Qdrant._move
+    real = QdrantAlias._move
 
-    def move(self: Qdrant, *arguments: Any, **options: Any) -> None:
+    def move(self: QdrantAlias, *arguments: Any, **options: Any) -> None:
         shop.put("items", [3, 4, 5, ROWS], scale=5)
         real(self, *arguments, **options)
         shop.put("items", [3, ROWS], scale=9, new=True)
         shop.client.delete("items", [4])
 
     with monkeypatch.context() as patched:
-        patched.setattr(Qdrant, "_move", move)
+        patched.setattr(QdrantAlias, "_move", move)
         assert store.switch(STAGED, receipts)
     switch(store, receipts)
     after = shop.read()
@@ -197,13 +198,33 @@ def test_unnamed_vectors_and_cosine(shop: Shop) -> None:
     assert [one.ids[0].as_py() for one in store.search(_lift(unit), 1, staged.new)] == list(range(9))
 
 
-def test_a_collection_without_an_alias_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, alias=False)
-    store = open_store(f'{shop.place}#"items v1".a')
+def _is_refused(shop: Shop, address: str, why: str) -> None:
+    before = {one.name for one in shop.client.get_collections().collections}
+    store = open_store(address)
     assert [one.kind for one in store.obstacles()] == ["alias"]
-    with pytest.raises(NotSupported, match=r"is a collection, not an alias.*make an alias for it"):
+    with pytest.raises(
+        NotSupported, match=rf"is a collection, not an alias.*; {why}.*: make an alias for it"
+    ):
         store.write_part(store.parts(STAGED)[0], STAGED, _produce)
-    assert [one.name for one in shop.client.get_collections().collections] == ["items v1"]
+    assert {one.name for one in shop.client.get_collections().collections} == before
+
+
+def test_without_an_alias_a_server_that_adds_no_vectors_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path, alias=False)
+    monkeypatch.setattr(shop.client, "info", lambda: models.VersionInfo(title="", version="1.17.1"))
+    _is_refused(shop, f'{shop.place}#"items v1".a', r"server 1\.17\.1 adds no named vector .* 1\.18 does")
+
+
+def test_without_an_alias_vectors_without_a_name_are_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    shop = Shop(tmp_path, alias=False)
+    size = models.VectorParams(size=4, distance=models.Distance.DOT)
+    shop.client.create_collection("plain", vectors_config=size)
+    shop.client.upsert("plain", [models.PointStruct(id=1, vector=[1.0, 2.0, 3.0, 4.0])])
+    _is_refused(shop, f"{shop.place}#plain", "its vectors have no name, and once there is a named one")
 
 
 def test_bad_addresses(shop: Shop) -> None:

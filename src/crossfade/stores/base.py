@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from crossfade.errors import StoreError
 from crossfade.spaces import Space
+from crossfade.stores.address import Address
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 Lack = Literal["index", "null vectors", "steady batches", "apart", "content"]
@@ -270,6 +271,11 @@ class Store(ABC):
     """Address without credentials."""
     column: str
     """Name under which the application reads its vectors, before and after an upgrade."""
+
+    @classmethod
+    def serves(cls, address: Address) -> bool:
+        """Whether this is the kind for what is at an address, where a scheme has several."""
+        return True
 
     # --- reading ------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -10,19 +11,27 @@ from crossfade.stores.address import Address, redact
 from crossfade.stores.base import Store
 
 STORES = {
-    "faiss": ("crossfade.stores.faiss_index", "FaissIndex"),
-    "lancedb": ("crossfade.stores.lancedb", "LanceDB"),
-    "chroma": ("crossfade.stores.chroma", "Chroma"),
-    "chromas": ("crossfade.stores.chroma", "Chroma"),
-    "milvus": ("crossfade.stores.milvus", "Milvus"),
-    "milvuss": ("crossfade.stores.milvus", "Milvus"),
-    "parquet": ("crossfade.stores.parquet", "ParquetFile"),
-    "qdrant": ("crossfade.stores.qdrant", "Qdrant"),
-    "qdrants": ("crossfade.stores.qdrant", "Qdrant"),
-    "postgresql": ("crossfade.stores.pgvector", "PgVector"),
-    "postgres": ("crossfade.stores.pgvector", "PgVector"),
+    "faiss": ("faiss_index:FaissIndex",),
+    "lancedb": ("lancedb:LanceDB",),
+    "chroma": ("chroma:Chroma",),
+    "chromas": ("chroma:Chroma",),
+    "milvus": ("milvus:Milvus",),
+    "milvuss": ("milvus:Milvus",),
+    "parquet": ("parquet:ParquetFile",),
+    "qdrant": ("qdrant_vectors:QdrantVectors", "qdrant_alias:QdrantAlias"),
+    "qdrants": ("qdrant_vectors:QdrantVectors", "qdrant_alias:QdrantAlias"),
+    "postgresql": ("pgvector:PgVector",),
+    "postgres": ("pgvector:PgVector",),
 }
-"""Scheme of the address -> module and class; imported when used."""
+"""Scheme of the address -> modules and classes, imported when used; the first that serves it opens it."""
+
+
+def kinds(scheme: str) -> Iterator[type[Store]]:
+    """The classes of the stores that addresses of a scheme may mean."""
+    for place in STORES[scheme]:
+        module, _, name = place.partition(":")
+        found: type[Store] = getattr(import_module(f"crossfade.stores.{module}"), name)
+        yield found
 
 
 def open_store(uri: str, *, id_column: str | None = None) -> Store:
@@ -41,7 +50,7 @@ def open_store(uri: str, *, id_column: str | None = None) -> Store:
         known = ", ".join(f"{name}://" for name in STORES)
         raise UsageError(f"{redact(uri)!r}: stores of kind {scheme!r} are not known; there are {known}")
     address = Address.parse(uri)
-    module, name = STORES[address.scheme]
-    store: Any = getattr(import_module(module), name)
+    *before, last = kinds(address.scheme)
+    store: Any = next((one for one in before if one.serves(address)), last)
     opened: Store = store(address, id_column=id_column or address.id_column or None)
     return opened

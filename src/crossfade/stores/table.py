@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 
 from crossfade.stores.base import Capabilities
-from crossfade.stores.open import STORES
+from crossfade.stores.open import STORES, kinds
 
 EXTRAS = {"postgresql": "pgvector", "lancedb": "lance", "parquet": ""}
 """Extra that installs a store's library, where it is not called like the scheme of its address."""
@@ -24,11 +23,10 @@ def _cells(scheme: str, said: Capabilities) -> list[str]:
 def capabilities() -> Iterator[tuple[str, Capabilities]]:
     """Scheme and capabilities of every kind of store."""
     seen = set()
-    for scheme, place in STORES.items():
-        if place not in seen:
-            seen.add(place)
-            module, name = place
-            yield scheme, getattr(import_module(module), name).capabilities
+    for scheme, places in STORES.items():
+        if places not in seen:
+            seen.add(places)
+            yield from ((scheme, one.capabilities) for one in kinds(scheme))
 
 
 def capability_table() -> str:
@@ -36,6 +34,7 @@ def capability_table() -> str:
     rows = [list(HEAD), ["---"] * len(HEAD), *(_cells(*one) for one in capabilities())]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     for scheme, said in capabilities():
-        lines += ["", f"### {scheme}", "", f"Rows written by others: {said.catches_up}.", "", "It cannot", ""]
+        title = scheme if len(STORES[scheme]) == 1 else f"{scheme}: {said.beside}"
+        lines += ["", f"### {title}", "", f"Rows written by others: {said.catches_up}.", "", "It cannot", ""]
         lines += [f"- {one}" for one in said.cannot]
     return "\n".join(lines)

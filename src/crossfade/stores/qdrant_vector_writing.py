@@ -1,0 +1,105 @@
+"""Write the new vectors of points beside their old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crossfade.stores.base import Produce, Receipt
+from crossfade.stores.collection import Points, in_order
+from crossfade.stores.collection_parts import Members, checksum_of, digests_of, source_of
+from crossfade.stores.collection_writing import PointWriter
+from crossfade.stores.ledger import NOTHING, Entry, vector_digests
+from crossfade.stores.qdrant_vector import VectorPair, joined
+
+
+@dataclass(frozen=True)
+class VectorWriter(PointWriter):
+    """Gives points, which stay the same ones, the new vectors that they lack or that are out of date.
+
+    Attributes:
+        pair: both vectors of the points.
+        used: whether the new vectors have been in use before, so that the application may have written some.
+    """
+
+    pair: VectorPair
+    used: bool
+
+    def write(self, members: Members, produce: Produce, rows: int, made: str) -> Receipt:
+        ids, sources, written = list[Any](), list[int](), list[int]()
+        for points in self._batches(members.ids, rows):
+            after = self._brought(points, produce)
+            new = self.pair.halves(after)[1]
+            ids += after.ids
+            sources += digests_of(after)[0]
+            written += vector_digests(new.vectors, new.null)
+        nulls = written.count(NOTHING)
+        location = {
+            "collection": self.new.name,
+            "made": made,
+            "bytes": 4 * self.new.dimension * (len(ids) - nulls),
+        }
+        return Receipt(members.key, source_of(ids, sources), len(ids), nulls, checksum_of(written), location)
+
+    def _batches(self, ids: list[Any], rows: int) -> Iterator[Points]:
+        for start in range(0, len(ids), rows):
+            points = self.pair.get(ids[start : start + rows])
+            yield points.select([one for one in in_order(points, ids[start : start + rows]) if one >= 0])
+
+    def _brought(self, points: Points, produce: Produce) -> Points:
+        """The points as they are once their new vectors are written, without those deleted meanwhile.
+
+        A point that lost its new vector while it was written is given back as if it had it, so that its
+        part, listed again, differs from this.
+        """
+        old, new = self.pair.halves(points)
+        digests, payloads = digests_of(old)
+        chosen = self._stale(old, digests, vector_digests(new.vectors, new.null))
+        if not chosen:
+            return points
+        made = self._made(old.select(chosen), produce)
+        self.new.put(made)
+        back = self.new.get(made.ids)
+        places = np.array(in_order(back, made.ids), dtype=np.int64)
+        vectors, entries = new.vectors.copy(), dict[Any, Entry]()
+        now = vector_digests(back.vectors, back.null)
+        for row, place, intended, null in zip(chosen, places, made.vectors, made.null, strict=True):
+            kept = place >= 0 and back.null[place] == null
+            vectors[row] = back.vectors[place] if kept else np.nan if null else intended
+            if kept:
+                entries[points.ids[row]] = Entry(digests[row], payloads[row], now[place])
+        self.ledger.put(list(entries), list(entries.values()))
+        gone = {row for row, place in zip(chosen, places, strict=True) if place < 0}
+        both = joined(old, Points(new.ids, vectors, new.null, new.payloads))
+        return both.select([row for row in range(len(points)) if row not in gone])
+
+    def _stale(self, old: Points, digests: list[int], now: list[int]) -> list[int]:
+        """Points whose new vector is missing or out of date; `digests` of the old ones, `now` of the new."""
+        rows = zip(self.ledger.get(old.ids), digests, now, old.null.tolist(), strict=True)
+        return [row for row, one in enumerate(rows) if self._is_stale(*one)]
+
+    def _is_stale(self, entry: Entry | None, source: int, now: int, without_old: bool) -> bool:
+        changed = entry is not None and entry.source != source
+        if self.switched:  # what the application writes stays
+            ours = entry is not None and entry.new == now
+            return not without_old and (now == NOTHING or (changed and ours))
+        missing = now == NOTHING or changed or (entry is None and without_old)
+        return missing or (not self.used and (entry is None or entry.new != now))
+
+    def left_behind(self) -> list[Any]:
+        """Ids of points that others wrote under the old name alone since the switch."""
+        left = []
+        for points in self.pair.scan():
+            old, new = self.pair.halves(points)
+            digests, now = digests_of(old)[0], vector_digests(new.vectors, new.null)
+            stale = self._stale(old, digests, now)
+            known = self.ledger.get([old.ids[row] for row in stale])
+            left += [
+                old.ids[row]
+                for row, entry in zip(stale, known, strict=True)
+                if entry is None or entry.new != NOTHING or entry.source != digests[row]
+            ]
+        return left
