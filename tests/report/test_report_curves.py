@@ -74,8 +74,9 @@ def test_what_is_served_stands_in_front_and_raw_scores_beside_it() -> None:
     assert [row[0] for row in view.rows] == ["random", "uncertainty", "oracle", "uncertainty, raw scores"]
     assert view.notes[0] == (
         "Searched as a partial backfill would be, chosen on 500 held-out items: scores as they are "
-        "(10 %); lifted vectors levelled, scores as they are (20 %); lifted vectors levelled, scores merged by "
-        "quantile (50 %, 80 %). In the order by uncertainty the area is +0.020 (+0.010 to +0.030) against scores as they are."
+        "(10 %); lifted vectors levelled, scores as they are (20 %); lifted vectors levelled, scores merged "
+        "by quantile (50 %, 80 %). In the order by uncertainty the area is +0.020 (+0.010 to +0.030) against "
+        "scores as they are."
     )
     for text in curve_plot(merged()):
         root = ElementTree.fromstring(text)

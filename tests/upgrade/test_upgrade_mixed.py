@@ -12,7 +12,7 @@ from typing import Any
 import lancedb
 import numpy as np
 import pytest
-from upgrade_kit import D_NEW, MAP, NEW, OLD, Kit, old_vectors, rows
+from upgrade_kit import D_NEW, MAP, NEW, OLD, Kit, measured, old_vectors, rows
 
 from crossfade.adapters import Adapter, make_adapter
 from crossfade.encoders import Encoder
@@ -167,6 +167,62 @@ def test_another_levelling_than_the_plans_is_refused(uri: str) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(StoreChanged, match=r"levelling.safetensors: the plan was made with SHA-256"):
         Upgrade.create(made).apply(encoder=NoisyEncoder())
+
+
+# --- a target quality -------------------------------------------------------------------------
+
+
+def with_curves() -> dict[str, Any]:
+    """An evaluation whose curve was measured as it would be searched, with raw scores beside it."""
+
+    def order(name: str, *values: float) -> dict[str, Any]:
+        points = [{"value": value, "low": value - 0.01, "high": value + 0.01} for value in values]
+        against = [
+            {"value": value - 0.5, "low": value - 0.6, "high": value - 0.4, "p": 0.01} for value in values
+        ]
+        found = {"name": name, "values": {"nDCG@10": points}, "against_old": {"nDCG@10": against}}
+        return found | {"area": {"nDCG@10": points[0]}, "against_random": {}}
+
+    gain = {"nDCG@10": {"value": 0.06, "low": 0.05, "high": 0.07, "p": 0.001}}
+    curve = {"task": "judged text", "method": "ridge", "metrics": ["nDCG@10"], "primary": "nDCG@10"}
+    curve |= {"shares": [0.0, 0.5, 1.0], "n_gallery": COUNT, "old": {"nDCG@10": 0.5}, "skipped": {}}
+    curve |= {"orders": [order("uncertainty", 0.6, 0.75, 0.8)], "ways": ["raw", "levelled, quantile", "raw"]}
+    curve |= {"raw": order("uncertainty, raw scores", 0.6, 0.62, 0.8), "over_raw": gain, "held_out": "items"}
+    return {**measured((0.01, 0.05, 0.09)), "curves": [curve]}
+
+
+def test_a_target_quality_is_read_off_the_curve_of_the_way_that_is_served(uri: str) -> None:
+    options = {"budget": None, "target_quality": 0.9375, "evaluation": with_curves()}  # 0.75 of 0.8
+    merged = planned(uri, **options)
+    assert merged.budget == pytest.approx(0.5)
+    (quality,) = merged.quality
+    assert (quality.value, quality.task) == (0.75, "judged text, levelled, quantile scores")
+    raw = planned(uri, held_out=None, **options)
+    assert raw.mix is None
+    assert raw.budget == pytest.approx(0.5 + 0.5 * 0.13 / 0.18)
+    (quality,) = raw.quality
+    assert (quality.value, quality.task) == (0.62, "judged text, raw scores")
+    assert "judged text, raw scores" in dict(raw.summary())["quality"]
+
+
+def test_a_budget_shows_the_quality_of_the_way_that_is_served(uri: str) -> None:
+    assert planned(uri, evaluation=with_curves()).quality[0].value == 0.75
+    assert planned(uri, evaluation=with_curves(), held_out=None).quality[0].value == 0.62
+
+
+def test_a_target_that_only_a_merge_reaches_is_refused_where_none_can_be_chosen(tmp_path: Path) -> None:
+    few = range(100)
+    lancedb.connect(tmp_path / "few").create_table("items", rows(few, old_vectors(few)))
+    uri = f"lancedb://{tmp_path / 'few'}#items.vector"
+    with pytest.raises(UsageError, match=r"too few items to choose a merge on .*; give --budget"):
+        planned(
+            uri,
+            held_out=None,
+            encoder=NoisyEncoder(),
+            budget=None,
+            target_quality=0.9375,
+            evaluation=with_curves(),
+        )
 
 
 def test_a_merge_that_no_search_could_use_is_no_plan(uri: str) -> None:

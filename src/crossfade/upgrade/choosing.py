@@ -15,6 +15,7 @@ from crossfade.errors import StoreChanged, UnreadableFile, UsageError
 from crossfade.evaluation.result import Evaluation
 from crossfade.stores import Store
 from crossfade.upgrade.plans import ChosenItems, Plan
+from crossfade.upgrade.quality import searched_order
 from crossfade.upgrade.strategies.lifting import expected_error
 from crossfade.vectors import BATCH_ROWS
 from crossfade.vectors.ids import normalize_ids
@@ -22,8 +23,12 @@ from crossfade.vectors.ids import normalize_ids
 FILE = "chosen.parquet"
 
 
-def budget_for(retained: float, evaluation: Evaluation | None, method: str) -> float:
+def budget_for(retained: float, evaluation: Evaluation | None, method: str, *, merged: bool) -> float:
     """Share of the gallery that keeps `retained` of the full backfill's quality in every task.
+
+    Args:
+        merged: whether lifted and re-embedded rows will be brought into one ranking; else the curve of scores
+            as they are is read.
 
     Raises:
         UsageError: no curve of this method was measured, or `retained` is no share.
@@ -34,7 +39,7 @@ def budget_for(retained: float, evaluation: Evaluation | None, method: str) -> f
             f"a target quality is read off a backfill curve of {method}, and none was measured; "
             "run crossfade evaluate --backfill-curve and give its folder (--evaluation), or give --budget"
         )
-    return max(curve.share_for(retained) for curve in curves)
+    return max(curve.share_for(retained, order=searched_order(merged)) for curve in curves)
 
 
 def choose_items(store: Store, plan: Plan, adapter: Adapter, budget: float) -> ChosenItems:

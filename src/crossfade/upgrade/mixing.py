@@ -93,6 +93,11 @@ def _mix(plain: MergeChoice, chosen: MergeChoice, path: str = "", sha256: str = 
     return Mix(path, sha256, chosen.merge.to_dict(), figures, chosen.items)
 
 
+def brings_together(mix: Mix | None) -> bool:
+    """Whether lifted and re-embedded rows are searched in another way than by their scores as they are."""
+    return mix is not None and (bool(mix.levelling) or mix.merge["method"] != RAW)
+
+
 # --- the file ---------------------------------------------------------------------------------
 
 

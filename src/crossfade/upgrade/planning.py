@@ -25,7 +25,7 @@ from crossfade.stores import Store, open_store
 from crossfade.upgrade import choosing, probing, quality
 from crossfade.upgrade.compatible import planned_as, require_searching
 from crossfade.upgrade.inspection import Scan, scan_problems, scan_store
-from crossfade.upgrade.mixing import choose_mix, embedded_sample
+from crossfade.upgrade.mixing import brings_together, choose_mix, embedded_sample
 from crossfade.upgrade.plans import Estimates, Mix, OnInvalid, Plan, require_choice
 from crossfade.upgrade.producing import Producer
 from crossfade.upgrade.quality import Choice
@@ -115,7 +115,10 @@ def plan(
     draft = replace(draft, compatible=own is not None)
     draft = replace(draft, items=items, side=side, encoders=dict(encoders or {}), forced=force)
     draft = replace(draft, budget=_budget(request, map_, budget, target_quality))
-    return _checked(request, draft, map_, location)
+    made = _checked(request, draft, map_, location)
+    if target_quality is not None:
+        _require_merged(request, map_, made)
+    return made
 
 
 def _choose(wanted: Choice, evaluation: Evaluation | None, *, mapped: bool) -> Choice:
@@ -172,7 +175,8 @@ def _budget(
     if target is None:
         return budget
     assert adapter is not None
-    found = choosing.budget_for(target, request.evaluation, adapter.name)
+    merged = _will_merge(request, adapter)
+    found = choosing.budget_for(target, request.evaluation, adapter.name, merged=merged)
     if not found:
         raise UsageError(
             f"by the measured curve the lifted gallery alone keeps {target:.1%} of the full backfill's "
@@ -217,7 +221,7 @@ def _checked(request: Request, draft: Plan, adapter: Adapter | None, location: s
     _require_clear(request.store, draft, chosen)
     _require_usable(draft)
     _require_change(draft)
-    draft = _with_quality(request, draft)
+    draft = _with_quality(request, draft, merged=_will_merge(request, adapter))
     _check_names(draft, chosen)
     scan = _scan(request.store, draft, chosen)
     draft = replace(draft, invalid=dict(scan.faults))
@@ -226,9 +230,38 @@ def _checked(request: Request, draft: Plan, adapter: Adapter | None, location: s
         draft = replace(draft, chosen=chosen_items)
     if draft.strategy == PARTIAL and adapter is not None:
         draft = replace(draft, mix=_mix(request, draft, adapter))
+        draft = _with_quality(request, draft, merged=brings_together(draft.mix))
     draft = replace(draft, estimates=_estimate(request, draft, chosen, adapter))
-    draft = replace(draft, steps=chosen.steps(draft), way_back=chosen.way_back(draft))
+    said = (*chosen.steps(draft), chosen.way_back(draft))
+    if chosen.writes == "column":
+        said = tuple(request.store.in_words(one, draft.staging) for one in said)
+    draft = replace(draft, steps=said[:-1], way_back=said[-1])
     return replace(draft, adapter=adapter_file(request.store, draft, adapter, location)) if adapter else draft
+
+
+def _will_merge(request: Request, adapter: Adapter | None) -> bool:
+    """Whether there is something to choose a merge on, as far as can be said before the gallery is read."""
+    embeds = request.encoder is not None and adapter is not None and not adapter.side_dimension
+    return request.held_out is not None or embeds
+
+
+def _require_merged(request: Request, adapter: Adapter | None, made: Plan) -> None:
+    """Refuse a budget that was read off a curve of merged scores where scores are compared as they are.
+
+    Raises:
+        UsageError: that is so.
+    """
+    curves = request.evaluation.curves if request.evaluation else ()
+    if _will_merge(request, adapter) and not brings_together(made.mix) and any(one.raw for one in curves):
+        raise UsageError(
+            "the target quality was read off a curve with scores brought together, but "
+            + (
+                f"on these {made.mix.items:,} held-out items nothing is better than scores as they are"
+                if made.mix
+                else "the store has too few items to choose a merge on (--held-out-old, --held-out-new)"
+            )
+            + "; give --budget"
+        )
 
 
 def _mix(request: Request, draft: Plan, adapter: Adapter) -> Mix | None:
@@ -239,12 +272,12 @@ def _mix(request: Request, draft: Plan, adapter: Adapter) -> Mix | None:
     return None if held_out is None else choose_mix(request.store, draft, adapter, held_out)
 
 
-def _with_quality(request: Request, draft: Plan) -> Plan:
+def _with_quality(request: Request, draft: Plan, *, merged: bool) -> Plan:
     if request.evaluation is None:
         return draft
     quality.require_spaces(request.evaluation, draft.old, None if draft.compatible else draft.new)
     if draft.budget is not None:
-        found = quality.on_curve(request.evaluation, request.choice.method, draft.budget)
+        found = quality.on_curve(request.evaluation, request.choice.method, draft.budget, merged=merged)
     else:
         found = quality.measured(request.evaluation, request.choice.row) if request.choice.row else ()
     quality.refuse_worse(found, draft.strategy, draft.forced)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossfade.errors import PlanRefused, SpaceMismatch, UsageError
-from crossfade.evaluation.curves import UNCERTAINTY
+from crossfade.evaluation.curves import RAW_UNCERTAINTY, UNCERTAINTY
 from crossfade.evaluation.result import NATIVE, OLD_OLD, Evaluation, RowResult
 from crossfade.spaces import Space
 from crossfade.upgrade.plans import Quality
@@ -122,22 +122,31 @@ def measured(evaluation: Evaluation, key: str) -> tuple[Quality, ...]:
     return tuple(found)
 
 
-def on_curve(evaluation: Evaluation, method: str, budget: float) -> tuple[Quality, ...]:
-    """What the backfill curves of this method show at the measured share nearest below `budget`."""
-    found = []
+def searched_order(merged: bool) -> str:
+    """The curve of a partial backfill: with the scores of both origins brought together, or as they are."""
+    return UNCERTAINTY if merged else RAW_UNCERTAINTY
+
+
+def on_curve(evaluation: Evaluation, method: str, budget: float, *, merged: bool) -> tuple[Quality, ...]:
+    """What the backfill curves of this method show at the measured share nearest below `budget`.
+
+    Args:
+        merged: whether lifted and re-embedded rows will be brought into one ranking.
+    """
+    found, order = [], searched_order(merged)
     for curve in evaluation.curves:
         if curve.method != method or not any(order.name == UNCERTAINTY for order in curve.orders):
             continue
         task, metric = evaluation.task(curve.task), curve.primary
-        value, against = curve.at(budget)
+        value, against = curve.at(budget, order=order)
         difference = (against.value, against.low, against.high, against.p)
-        key = f"partial:{method}@{budget:g}"
+        way = curve.way_at(budget, order=order)
         found.append(
             Quality(
-                task.name,
+                f"{task.name}, {way} scores",
                 task.ground_truth,
                 metric,
-                key,
+                f"partial:{method}@{budget:g}",
                 value.value,
                 value.low,
                 value.high,
