@@ -421,6 +421,10 @@ class Store(ABC):
         """What to know of the new vectors before they are used, e.g. what compressing them lost."""
         return []
 
+    def in_words(self, sentence: str, staged: Staged) -> str:
+        """A sentence on a step, as this store carries it out: for one whose switch renames no columns."""
+        return sentence
+
     def left_null(self, staged: Staged, receipts: Mapping[str, Receipt]) -> int:
         """Rows that were left without a new vector on purpose."""
         return sum(one.nulls for one in receipts.values())

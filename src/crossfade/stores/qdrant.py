@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from crossfade.vectors import FloatMatrix
 
 INDEX_SECONDS = 3600
 POLL_SECONDS = 0.5
+THEN = "; from then on"
+"""What follows this in a sentence is of the strategy, not of the store."""
 DISTANCES = {"cosine": "Cosine", "dot": "Dot", "l2": "Euclid"}
 
 
@@ -103,6 +106,17 @@ class QdrantStore(CollectionStore):
                     f"{INDEX_SECONDS} s; nothing was switched: run crossfade cutover again later"
                 )
             time.sleep(POLL_SECONDS)
+
+    def in_words(self, sentence: str, staged: Staged) -> str:
+        for begins, words in self._words(staged).items():
+            if sentence.startswith(begins):
+                _, then, more = sentence.partition(THEN)
+                return sentence + words if words.startswith(",") else begins + words + then + more
+        return sentence
+
+    @abstractmethod
+    def _words(self, staged: Staged) -> dict[str, str]:
+        """What to say in place of sentences that begin so; with a comma, what to add to them."""
 
     def stored(self, vectors: FloatMatrix, staged: Staged) -> FloatMatrix:
         """Vectors that are compared by cosine are kept with unit length."""

@@ -103,6 +103,19 @@ class QdrantAlias(QdrantStore):
         make = models.CreateAlias(collection_name=to, alias_name=self._called)
         self._server.update_collection_aliases([drop, models.CreateAliasOperation(create_alias=make)])
 
+    def _words(self, staged: Staged) -> dict[str, str]:
+        facts = self._facts()
+        old, new = facts.get("old") or self._target(), self._new_name(staged)
+        return {
+            "cutover: ": "catches up with points that others wrote meanwhile, then lets the alias "
+            f"{self._called!r} mean the collection {new!r} in place of {old!r}, in one call",
+            "retire --confirm: ": f"deletes the collection {old!r}",
+            "crossfade rollback, ": "at any time before retire: one call gives the alias back; the new "
+            "collection is kept for going forward again",
+            "deletes the old vectors": f", with the collection {old!r}",
+            "deletes the new vectors": f", with the collection {new!r}",
+        }
+
     def switched(self, staged: Staged) -> bool:
         facts = self._facts()
         return bool(facts) and self._target() == facts["new"] == self._new_name(staged)

@@ -101,11 +101,11 @@ class QdrantCollection(Collection):
         return int(self._client.count(self.collection, exact=True).count)
 
     def space(self) -> Space | None:
-        kept = (self.config.metadata or {}).get(SPACES, {}).get(self.vector)
+        kept = ((self.config.metadata or {}).get(SPACES) or {}).get(self.vector)
         return Space.from_dict(kept) if kept else None
 
     def record_space(self, space: Space) -> None:
-        kept = {**(self.config.metadata or {}).get(SPACES, {}), self.vector: space.to_dict()}
+        kept = {**((self.config.metadata or {}).get(SPACES) or {}), self.vector: space.to_dict()}
         self._client.update_collection(self.collection, metadata={SPACES: kept})
         self.config = self._client.get_collection(self.collection).config
 

@@ -127,18 +127,24 @@ class QdrantVectors(QdrantStore):
 
     def _drop(self, name: str) -> None:
         self._server.delete_vector_name(self._called, name, wait=True)
-        metadata = self._config().metadata or {}
-        spaces = {one: space for one, space in metadata.get(SPACES, {}).items() if one != name}
-        changed: dict[str, Any] = {SPACES: spaces or None}
+        changed, metadata = dict[str, Any](), self._config().metadata or {}
+        if name in (spaces := metadata.get(SPACES) or {}):
+            changed[SPACES] = {one: space for one, space in spaces.items() if one != name} or None
         record = metadata.get(self._key)
         if record and record["vector"] != name:
             changed[self._key] = {**record, "alone": True}
-        self._server.update_collection(self._called, metadata=changed)
+        if changed:
+            self._server.update_collection(self._called, metadata=changed)
 
     def obstacles(self, new: Space | None = None) -> list[Obstacle]:
         live, found = self._live().name, []
         for key, record in (self._config().metadata or {}).items():
-            if key.startswith(SERVING) and record["vector"] == self._vector and not record["alone"]:
+            if (
+                key.startswith(SERVING)
+                and record
+                and record["vector"] == self._vector
+                and not record["alone"]
+            ):
                 other = key.removeprefix(f"{SERVING}.")
                 text = f"{self.uri}: {self._vector!r} is the new vector of the upgrade of {other!r}"
                 remedy = f"address {other!r} until that is retired"
@@ -229,22 +235,35 @@ class QdrantVectors(QdrantStore):
     # --- in words -----------------------------------------------------------------------------
 
     def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
-        return Pause(
-            2 * self._live().count() / rows_per_second,
-            f"nobody has to wait; after it {self._in_words(staged)}",
-        )
+        seconds = 2 * self._live().count() / rows_per_second
+        return Pause(seconds, f"nobody has to wait; {self._advice(staged)}")
 
     def remarks(self, staged: Staged) -> list[str]:
-        return [f"after the cutover {self._in_words(staged)}"]
+        return [self._advice(staged)]
 
-    def _in_words(self, staged: Staged) -> str:
-        facts = self._facts()
-        old, new = facts.get("old", self._live().name), self._new_name(staged)
+    def _old_name(self) -> str:
+        return self._facts().get("old") or self._live().name
+
+    def _advice(self, staged: Staged) -> str:
+        old, new = self._old_name(), self._new_name(staged)
         return (
-            f"searches through Crossfade use vector {new!r}, and applications change to that name themselves "
-            f"(using={new!r} in place of {old!r}; writers write both until all readers have changed); "
-            f"retire deletes {old!r}, and what still names it fails then"
+            f"after the cutover searches through Crossfade use vector {new!r}, and applications change to "
+            f"that name themselves (using={new!r} in place of {old!r}; writers give both until all "
+            f"readers have changed); retire deletes {old!r}, and what still names it fails then"
         )
+
+    def _words(self, staged: Staged) -> dict[str, str]:
+        old, new = self._old_name(), self._new_name(staged)
+        fails = f"{old!r}, and what still names it fails then"
+        return {
+            "cutover: ": "catches up with points that others wrote meanwhile, then records in one call that "
+            f"vector {new!r} serves in place of {old!r}; applications change the name themselves",
+            "retire --confirm: ": f"deletes {fails}",
+            "crossfade rollback, ": f"at any time before retire: one call records that {old!r} serves again, "
+            f"and applications change back themselves; {new!r} is kept for going forward again",
+            "deletes the old vectors": f", {fails}",
+            "deletes the new vectors": f", {new!r}",
+        }
 
 
 def _serving(config: Any, name: str) -> str:

@@ -332,7 +332,8 @@ class Upgrade:
         old = state is State.CUT_OVER
         space = self.plan.old if old else self.plan.new
         bytes_ = self.store.describe().rows * space.dimension * 4
-        return f"deletes the {'old' if old else 'new'} vectors ({space}, about {size(bytes_)})"
+        text = f"deletes the {'old' if old else 'new'} vectors ({space}, about {size(bytes_)})"
+        return self.store.in_words(text, self.plan.staging)
 
     def _interrupted(self) -> Interrupted:
         status = self.status()
