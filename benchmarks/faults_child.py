@@ -19,7 +19,9 @@ from faults_world import carry_on
 from crossfade.errors import CrossfadeError
 from crossfade.upgrade import State
 
-_PRELOADED = ("faiss", "psycopg", "qdrant_client", "pyarrow.parquet", "faults_child")
+_PRELOADED = (
+    "faiss", "psycopg", "qdrant_client", "chromadb", "pymilvus", "pyarrow.parquet", "faults_child",
+)  # fmt: skip
 """Lance is not among them: it must not be forked."""
 PATIENCE_SECONDS = 120
 

@@ -1,4 +1,4 @@
-"""A connection that can be cut: a proxy between Unix sockets, and Qdrant's local mode behind a socket."""
+"""A connection that can be cut: a proxy between sockets, and Qdrant's local mode behind a socket."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
+Place = Path | int
+"""A Unix socket, or a port of this machine."""
+
 
 class Proxy:
-    """Passes on what goes through a Unix socket, until it is told to cut it.
+    """Passes on what goes through a socket, until it is told to cut it.
 
     Args:
-        here: socket that clients connect to.
-        there: socket of the server.
+        here: that clients connect to; of port 0 becomes one that is free.
+        there: of the server.
+
+    Attributes:
+        port: that it listens on; 0 for a Unix socket.
     """
 
-    def __init__(self, here: Path, there: Path) -> None:
+    def __init__(self, here: Place, there: Place) -> None:
         self._there, self._pairs = there, list[tuple[socket.socket, socket.socket]]()
         self._lock, self._mute, self._closed_until = threading.Lock(), False, 0.0
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(here))
+        self._listener = _socket(here)
+        self._listener.bind(_address(here))
         self._listener.listen(32)
+        self.port = 0 if isinstance(here, Path) else int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -63,9 +70,9 @@ class Proxy:
             if time.monotonic() < self._closed_until:
                 _close(client)
                 continue
-            server = socket.socket(socket.AF_UNIX)
+            server = _socket(self._there)
             try:
-                server.connect(str(self._there))
+                server.connect(_address(self._there))
             except OSError:
                 _close(client, server)
                 continue
@@ -81,6 +88,18 @@ class Proxy:
                     break
                 target.sendall(content)
         _close(source, target)
+
+
+def _socket(place: Place) -> socket.socket:
+    if isinstance(place, Path):
+        return socket.socket(socket.AF_UNIX)
+    made = socket.socket(socket.AF_INET)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what is accepted
+    return made
+
+
+def _address(place: Place) -> str | tuple[str, int]:
+    return str(place) if isinstance(place, Path) else ("127.0.0.1", place)
 
 
 def _close(*sockets: socket.socket) -> None:
