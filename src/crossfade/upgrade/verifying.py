@@ -12,7 +12,7 @@ from crossfade.stores import Hits, Produce, Receipt, Rows, Store
 from crossfade.upgrade.inspection import scan_store
 from crossfade.upgrade.plans import Plan
 from crossfade.upgrade.producing import select
-from crossfade.upgrade.wording import duration
+from crossfade.upgrade.wording import UNFOUND, duration
 from crossfade.vectors.ids import first_few
 
 CONFIDENCE = 0.999
@@ -120,6 +120,8 @@ class ColumnVerifier:
         nulls = scan.faults.get("null", 0)
         unusable = sum(count for fault, count in scan.faults.items() if fault != "null")
         detail = f"{unusable} unusable, {nulls} without a vector (at most {allowed} expected)"
+        if nulls:
+            detail += f"; {UNFOUND}"
         return [*checks, Check("vectors", not unusable and nulls <= allowed, detail)]
 
     def _ids(self, duplicates: dict[Any, int], nulls: int) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crossfade.upgrade.status import Status
 
 Facts = list[tuple[str, str]]
+UNFOUND = "no search finds them while the new vectors are in use"
 
 
 def plan_summary(plan: Plan) -> Facts:
@@ -44,14 +45,26 @@ def plan_summary(plan: Plan) -> Facts:
     ]
     facts += [("verdict", plan.verdict)] * bool(plan.verdict)
     facts += [("forced", plan.forced)] * bool(plan.forced)
-    if plan.invalid:
-        found = ", ".join(f"{count} {fault}" for fault, count in sorted(plan.invalid.items()))
-        facts.append(
-            ("unusable vectors", f"{found}; to be {'skipped' if plan.on_invalid == 'skip' else 'refused'}")
-        )
+    facts += _left_out(plan)
     facts += _costs(plan)
     facts += [("step" if number == 0 else "", step) for number, step in enumerate(plan.steps)]
     return [*facts, ("way back", plan.way_back)]
+
+
+def _left_out(plan: Plan) -> Facts:
+    """Rows that get no new vector, as far as they are known."""
+    facts, skips = [], plan.on_invalid == "skip"
+    if plan.invalid:
+        found = ", ".join(f"{count} {fault}" for fault, count in sorted(plan.invalid.items()))
+        facts.append(
+            ("unusable vectors", f"{found}; {f'to be skipped: {UNFOUND}' if skips else 'to be refused'}")
+        )
+    needed = plan.items if plan.strategy == "backfill" else plan.side
+    if skips and plan.staged and needed:
+        facts.append(
+            ("left out", f"rows without a usable value in column {needed}, which apply counts: {UNFOUND}")
+        )
+    return facts
 
 
 def _strategy(plan: Plan) -> str:
@@ -107,7 +120,7 @@ def status_summary(status: Status) -> Facts:
         share = status.rows_done / status.rows_total
         facts.append(("rows", f"{status.rows_done:,} of {status.rows_total:,} ({share:.0%})"))
     if status.skipped:
-        facts.append(("skipped", f"{status.skipped:,} rows without a new vector"))
+        facts.append(("skipped", f"{status.skipped:,} rows without a new vector: {UNFOUND}"))
     if status.holder:
         facts.append(
             (

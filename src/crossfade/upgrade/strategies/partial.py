@@ -103,6 +103,7 @@ def _chosen_ids(chosen: ChosenItems) -> pa.Array:
 def _produced(
     rows: Rows, plan: Plan, adapter: Adapter, encoder: Encoder, chosen: pa.Array, level: Levelling | None
 ) -> Produced:
+    """New vectors of `rows`; one whose turn it is and whose item is gone stays lifted, if not refused."""
     made = lift(adapter, rows, plan)
     if level is not None and made.valid.any():
         made.vectors[made.valid] = level(made.vectors[made.valid])
@@ -111,8 +112,10 @@ def _produced(
         items: pa.Array = rows.columns[plan.items].filter(pa.array(turn))
         there = items.is_valid().to_numpy(zero_copy_only=False)
         rows_of_items = np.flatnonzero(turn)
-        made.valid[rows_of_items] = there
+        if plan.on_invalid == "refuse":
+            made.valid[rows_of_items[~there]] = False
         if there.any():
+            made.valid[rows_of_items[there]] = True
             made.vectors[rows_of_items[there]] = encoder.encode(items.drop_null().to_pylist())
     return made
 
