@@ -22,11 +22,11 @@ from crossfade.stores.file_assembly import Form, Vectors
 from crossfade.stores.file_content import Content
 from crossfade.stores.files import FileStore
 from crossfade.stores.parquet_content import ParquetContent
-from crossfade.vectors import FloatMatrix
+from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.metadata import SPACE_KEY, record_space, recorded_space
 
-GROUP_BYTES = 64 << 20
-"""Row groups are as long as in the old file, up to this many bytes of new vectors."""
+GROUP_BYTES = 32 << 20
+"""Row groups are as long as in the old file, up to this many bytes of new vectors, in whole batches."""
 
 
 class ParquetFile(FileStore):
@@ -91,7 +91,8 @@ class ParquetFile(FileStore):
     def _rows_at_once(self, content: ParquetContent, new: Space) -> int:
         groups = content.file.metadata
         longest = max([groups.row_group(one).num_rows for one in range(groups.num_row_groups)] or [1])
-        return max(1, min(int(longest), GROUP_BYTES // (4 * new.dimension)))
+        most = GROUP_BYTES // (4 * new.dimension)
+        return max(1, min(int(longest), most // BATCH_ROWS * BATCH_ROWS or most))
 
     def _replaced(self, target: Path, content: ParquetContent, groups: Iterator[pa.Table]) -> None:
         """Write row groups with the settings of `content`'s file."""
