@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import threading
 import time
@@ -294,3 +295,60 @@ def test_a_step_that_was_done_and_not_recorded_is_done(kit: PgKit, monkeypatch: 
         done = step(**options)
         assert (done.state, done.interrupted) == (state, "")
     kit.expect_new()
+
+
+@pytest.mark.parametrize("row_seconds", [0.0, 0.005])
+def test_the_pause_that_is_said_is_the_one_that_writers_meet(
+    kit: PgKit, monkeypatch: pytest.MonkeyPatch, row_seconds: float
+) -> None:
+    """The longest write that is under way during the cutover, of two writers; also with a slow map."""
+    kind = type(adapter("forward"))
+    honest = kind.transform
+
+    def slow(self: Any, rows: np.ndarray, *others: Any) -> np.ndarray:
+        time.sleep(row_seconds * len(rows))
+        return honest(self, rows, *others)
+
+    monkeypatch.setattr(kind, "transform", slow)
+    upgrade, ended = kit.upgrade(changed_rows=1.0), threading.Event()
+    waits: list[tuple[float, float]] = []
+
+    def write(seed: int) -> None:
+        import psycopg
+
+        generator = np.random.default_rng(seed)
+        with psycopg.connect(kit.application.address, autocommit=True) as connection:
+            while not ended.is_set():
+                vector = as_text(old_vectors([int(generator.integers(10**6))])[0])
+                started = time.perf_counter()
+                try:
+                    connection.execute(
+                        "UPDATE items SET vector = %s WHERE id = %s", [vector, int(generator.integers(240))]
+                    )
+                except psycopg.errors.DataException:  # the switch was made
+                    return
+                finally:
+                    waits.append((started, time.perf_counter()))
+                time.sleep(generator.exponential(0.02))
+
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in (1, 2)]
+    for one in writers:
+        one.start()
+    try:
+        upgrade.apply()
+        upgrade.verify()
+        alone = statistics.median(end - start for start, end in waits)
+        said = upgrade.pause()
+        began = time.perf_counter()
+        upgrade.cutover()
+        switched = time.perf_counter()
+    finally:
+        ended.set()
+        for one in writers:
+            one.join()
+    assert said is not None
+    measured = max(end - start for start, end in waits if end > began and start < switched)
+    assert alone <= said.seconds
+    assert measured <= 3 * said.seconds + 0.3
+    assert said.seconds <= 3 * measured + 0.3
+    assert said.seconds >= row_seconds

@@ -16,7 +16,7 @@ import numpy as np
 
 from crossfade.errors import StoreError
 from crossfade.spaces import Space
-from crossfade.stores import pg_index, pg_obstacles, pg_parts, pg_rehearsal, pg_switch
+from crossfade.stores import pg_index, pg_obstacles, pg_parts, pg_pause, pg_rehearsal, pg_switch
 from crossfade.stores.base import Capabilities, IndexInfo, Part, Pause, Produce, Receipt, Staged, Write
 from crossfade.stores.pg_checks import check_part, receipt_of
 from crossfade.stores.pg_column import PgColumn
@@ -27,8 +27,7 @@ from crossfade.stores.pg_writer import RowWriter
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 MOST_IN_PAUSE = 100
-"""More rows than these are not written while writers wait."""
-SWITCH_SECONDS = 0.05
+"""More rows than these are not written while others wait, for the table or for one of these rows."""
 
 
 class PgVector(PgColumn):
@@ -76,7 +75,8 @@ class PgVector(PgColumn):
         )
         writer = RowWriter(self._server, table, names, self._ids(table), further, dimensions, quiet)
         if part.key.startswith(CHANGED):
-            done = writer.write(text("true"), produce, rows)
+            # Others write to just these rows, and wait for those that are written with theirs.
+            done = writer.write(text("true"), produce, min(rows, MOST_IN_PAUSE))
             location = {"rows": done.rows, "bytes": 0}
             return Receipt(part.key, part.source, 0, done.nulls, done.digest.hexdigest(), location)
         within = self._drawn().within(int(part.key))
@@ -172,8 +172,17 @@ class PgVector(PgColumn):
         pg_switch.switch(connection, table, staged, names, renamed)
 
     def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
+        """Measured now, for `pg_pause.WATCH_SECONDS` while an upgrade is under way."""
+        table = self._read()
+        names = Names.of(table, self.column, staged)
+        under_way = names.staged and not names.switched
+        backlog = pg_pause.measure_backlog(self._server, table, names) if under_way else None
+        look, dimension = backlog.look if backlog else 0.0, staged.new.dimension
+        costs = pg_pause.measure_costs(self._server, table, names, dimension, rows_per_second, look)
+        most, rounds = MOST_IN_PAUSE, self.strict_rounds
+        rows = pg_pause.rows_waited_for(backlog, costs, most, rounds) if backlog else most
         return Pause(
-            MOST_IN_PAUSE / rows_per_second + SWITCH_SECONDS,
+            costs.empty + rows * costs.row,
             f"writers wait while the last rows are written, at most {MOST_IN_PAUSE} unless they write faster "
             "than they are caught up with; readers wait for the renaming alone",
         )

@@ -139,10 +139,12 @@ class ColumnVerifier:
             old, new = self.store.sample(
                 self.samples, self.seed + attempt, [self._old, self._new], self.plan.staging.reads, ours
             )
+            # At once: recomputing may take long, and others may change the sampled rows meanwhile.
+            found = _searches(self.store, self._new, new, self.plan.new)
             recomputed = Check("samples", True, "not recomputed: no encoder was given")
             if self.produce is not None:
                 recomputed = self._compare(old, new)
-            checks = [recomputed, _searches(self.store, self._new, new, self.plan.new)]
+            checks = [recomputed, found]
             if all(one.passed for one in checks):
                 break
             if self.store.describe().content == content and self._late_parts == late:
