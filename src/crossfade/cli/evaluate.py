@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossfade.cli.options import (
+    HeldOutNew,
+    HeldOutOld,
     IdColumn,
     Json,
     NewSpace,
@@ -21,8 +23,7 @@ from crossfade.cli.options import (
 from crossfade.spaces import Metric
 
 if TYPE_CHECKING:
-    from crossfade.cli.reading import Reading
-    from crossfade.cli.tasks import Sides
+    from crossfade.cli.reading import Reading, Sides
     from crossfade.evaluation import Evaluation, RetrievalTask
     from crossfade.vectors import Pairs
 
@@ -72,6 +73,8 @@ def evaluate(
         bool,
         typer.Option("--backfill-curve", help="Also: quality against the share of items embedded again."),
     ] = False,
+    held_out_old: HeldOutOld = None,
+    held_out_new: HeldOutNew = None,
     raw_items: Annotated[bool, typer.Option(help="Items can still be embedded (cascade, backfill).")] = True,
     old_encoder: Annotated[bool, typer.Option(help="The old model can still embed queries.")] = True,
     metric: Annotated[Metric | None, typer.Option(help="Compare vectors in this way.")] = None,
@@ -82,7 +85,7 @@ def evaluate(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Measure every way out on your own data: old/old, naive, every map, interpolation, cascade, new/new."""
+    """Measure every way out on your own data: old/old, naive, every map, interpolation, cascades, new/new."""
     from crossfade.adapters import load_adapter
     from crossfade.cli.console import emit_json, stage_progress
     from crossfade.cli.reading import Reading
@@ -98,6 +101,7 @@ def evaluate(
         tasks = _with_compatible(tasks, compatible, reading, own=queries is None, captions=captions)
     if metric:
         tasks, fit_on = _compared_by(tasks, fit_on, metric)
+    held_out = _held_out(reading, held_out_old, held_out_new, curves=backfill_curve, metric=metric)
     have = (RAW_ITEMS,) * raw_items + (OLD_ENCODER,) * old_encoder
     with stage_progress() as progress:
         evaluation = measure(
@@ -108,6 +112,7 @@ def evaluate(
             seed=seed,
             have=have,
             curves=backfill_curve,
+            held_out=held_out,
             progress=progress,
         )
     written = _write(evaluation, out)
@@ -148,6 +153,22 @@ def _tasks(
     return tasks.without_ground_truth(queries, gallery, pairs, seed)
 
 
+def _held_out(
+    reading: Reading, old: str | None, new: str | None, *, curves: bool, metric: str | None
+) -> Pairs | None:
+    """Pairs that no map was fitted on, for the backfill curve."""
+    from crossfade.errors import UsageError
+    from crossfade.evaluation import pairs_of
+
+    sides = reading.held_out(old, new)
+    if sides is None:
+        return None
+    if not curves:
+        raise UsageError("--held-out-old is for the backfill curve; ask for it, too (--backfill-curve)")
+    pairs = pairs_of(sides.old, sides.new)
+    return _pairs_by(pairs, metric) if metric else pairs
+
+
 def _with_compatible(
     tasks: list[RetrievalTask], given: list[str], reading: Reading, *, own: bool, captions: str | None
 ) -> list[RetrievalTask]:
@@ -158,10 +179,14 @@ def _with_compatible(
 
 
 def _compared_by(tasks: list[RetrievalTask], pairs: Pairs, metric: str) -> tuple[list[RetrievalTask], Pairs]:
+    return [task.with_metric(metric) for task in tasks], _pairs_by(pairs, metric)
+
+
+def _pairs_by(pairs: Pairs, metric: str) -> Pairs:
     compared = pairs.read()
     compared.source = compared.source.with_metric(metric) if compared.source else None
     compared.target = compared.target.with_metric(metric) if compared.target else None
-    return [task.with_metric(metric) for task in tasks], compared
+    return compared
 
 
 def _write(evaluation: Evaluation, out: Path) -> dict[str, str]:

@@ -28,6 +28,15 @@ SideSpace = Annotated[
     str | None,
     typer.Option(metavar="SPACE", help="Space of the side-information, where its file does not say."),
 ]
+HeldOutOld = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Items under the old model that no adapter was fitted on: choose on them how scores of lifted "
+        "and re-embedded rows come into one ranking (partial backfill).",
+    ),
+]
+HeldOutNew = Annotated[str | None, typer.Option(metavar="FILE", help="The same items under the new model.")]
 IdColumn = Annotated[str | None, typer.Option(help="Column of the ids (default: the one called id).")]
 VectorColumn = Annotated[
     str | None, typer.Option(help="Column of the vectors (default: the one called vector).")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from crossfade.cli.options import Json, OldSpace, OnInvalid
+from crossfade.cli.options import HeldOutNew, HeldOutOld, Json, OldSpace, OnInvalid
 
 if TYPE_CHECKING:
     from crossfade.evaluation.bridge import Sample
@@ -54,17 +54,8 @@ def plan(
         float | None,
         typer.Option(min=0, max=1, help="Share of the full backfill's quality to reach (partial)."),
     ] = None,
-    held_out_old: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Items under the old model that the adapter was not fitted on: choose on them how scores "
-            "of lifted and re-embedded rows come into one ranking (partial).",
-        ),
-    ] = None,
-    held_out_new: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The same items under the new model.")
-    ] = None,
+    held_out_old: HeldOutOld = None,
+    held_out_new: HeldOutNew = None,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -130,15 +121,10 @@ def _held_out(
     old: str | None, new: str | None, old_space: str | None, new_space: str | None
 ) -> Sample | None:
     from crossfade.cli.reading import Reading
-    from crossfade.errors import UsageError
     from crossfade.evaluation.bridge import Sample
 
-    if (old is None) != (new is None):
-        raise UsageError("--held-out-old and --held-out-new belong together; give both or none")
-    if old is None or new is None:
-        return None
-    sides = Reading(old_space, new_space).sides(old, new)
-    return Sample(sides.old, sides.new)
+    sides = Reading(old_space, new_space).held_out(old, new)
+    return None if sides is None else Sample(sides.old, sides.new)
 
 
 def _space(text: str | None, dimension: int | None) -> Space | None:

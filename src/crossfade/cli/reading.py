@@ -8,9 +8,30 @@ from typing import TYPE_CHECKING
 from crossfade.errors import UnknownSpace, UsageError
 
 if TYPE_CHECKING:
-    from crossfade.cli.tasks import Sides
-    from crossfade.vectors import VectorSource
+    import numpy as np
+
+    from crossfade.vectors import Vectors, VectorSource
     from crossfade.vectors.align import SourcePairs
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The same items under both models, row for row, and their side-information if there is any."""
+
+    old: Vectors
+    new: Vectors
+    side: Vectors | None = None
+
+    @classmethod
+    def read(cls, pairs: SourcePairs, columns: tuple[str, ...] = ()) -> Sides:
+        """Read both sides; `columns` come from the new one, whose order both have."""
+        side = None if pairs.beside is None else pairs.beside.read()
+        return cls(pairs.old.read(), pairs.new.read(columns), side)
+
+    def take(self, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Sides:
+        """The given rows of both."""
+        side = None if self.side is None else self.side.take(rows)
+        return Sides(self.old.take(rows), self.new.take(rows), side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +56,6 @@ class Reading:
 
     def sides(self, old: str, new: str, columns: tuple[str, ...] = (), side: str | None = None) -> Sides:
         """The same items under both models, in memory."""
-        from crossfade.cli.tasks import Sides
-
         return Sides.read(self.pairs(old, new, side), columns)
 
     def queries(self, old: str | None, new: str | None, columns: tuple[str, ...] = ()) -> Sides | None:
@@ -45,6 +64,12 @@ class Reading:
             missing = "--old-queries" if old is None else "--new-queries"
             raise UsageError(f"queries are needed under both models; {missing} is missing")
         return None if old is None or new is None else self.sides(old, new, columns)
+
+    def held_out(self, old: str | None, new: str | None) -> Sides | None:
+        """Items under both models that no map was fitted on; None if there are none."""
+        if (old is None) != (new is None):
+            raise UsageError("--held-out-old and --held-out-new belong together; give both or none")
+        return None if old is None or new is None else self.sides(old, new)
 
     def one(self, location: str, space: str | None, option: str) -> VectorSource:
         """Vectors of one model; an unknown space names the option that states it."""

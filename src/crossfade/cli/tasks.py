@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from crossfade.cli.reading import Reading
+from crossfade.cli.reading import Reading, Sides
 from crossfade.errors import IdMismatch, UnknownSpace, UsageError
 from crossfade.evaluation import (
     Compatible,
@@ -21,27 +21,6 @@ from crossfade.evaluation import (
 )
 from crossfade.spaces import Space
 from crossfade.vectors import Pairs, Vectors
-from crossfade.vectors.align import SourcePairs
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The same items under both models, row for row, and their side-information if there is any."""
-
-    old: Vectors
-    new: Vectors
-    side: Vectors | None = None
-
-    @classmethod
-    def read(cls, pairs: SourcePairs, columns: tuple[str, ...] = ()) -> Sides:
-        """Read both sides; `columns` come from the new one, whose order both have."""
-        side = None if pairs.beside is None else pairs.beside.read()
-        return cls(pairs.old.read(), pairs.new.read(columns), side)
-
-    def take(self, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Sides:
-        """The given rows of both."""
-        side = None if self.side is None else self.side.take(rows)
-        return Sides(self.old.take(rows), self.new.take(rows), side)
 
 
 def from_labels(
