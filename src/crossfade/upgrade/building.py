@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from crossfade.upgrade.producing import Producer
 
 Progress = Callable[[int, int], None]
 ROUNDS = 5
+NOTE_SECONDS = 1.0
+"""How often a pass that counts only once it is whole says how far it is."""
 
 
 @dataclass
@@ -75,7 +78,7 @@ class Builder:
         """Write these parts, all of them before any is recorded where they go into one file at once."""
         once = self._file()
         if once is not None and parts:
-            self._write_once(once)
+            self._write_once(once, sum(part.rows for part in parts))
             return
         for part in parts:
             with suppress(PartGone):  # whoever asked for these parts asks again
@@ -94,17 +97,27 @@ class Builder:
         """The store, if it writes vectors that are cheap to make again once, and so faster."""
         return file_written_once(self.store, self.plan.staging, embeds=self.embeds, lifts=self.lifts)
 
-    def _write_once(self, store: FileStore) -> None:
+    def _write_once(self, store: FileStore, wanted: int) -> None:
         skipped: dict[str, list[tuple[str, str]]] = {}
+        noted, started, made_rows = 0.0, time.monotonic(), 0
 
         def begin(part: Part) -> None:
             self.journal.require_lease()
             self._producer.skipped = skipped[part.key] = []
 
+        def make(rows: Rows) -> Produced:
+            nonlocal noted, made_rows
+            made, now = self._advance(rows), time.monotonic()
+            made_rows += len(rows)
+            if now - noted >= NOTE_SECONDS:
+                noted = now
+                self.journal.note_pass(self.plan.id, made_rows, wanted, now - started)
+            return made
+
         rows = self.plan.batch_rows
-        made = store.write_once(self.plan.staging, self.receipts, self._advance, begin, rows=rows)
-        for receipt in made:
+        for receipt in store.write_once(self.plan.staging, self.receipts, make, begin, rows=rows):
             self.journal.record(self.plan.id, receipt, skipped[receipt.part])
+        self.journal.end_pass(self.plan.id)
 
     def _advance(self, rows: Rows) -> Produced:
         made: Produced = self._make(rows)

@@ -200,6 +200,26 @@ class Journal:
         rows = self._all("SELECT value FROM fact WHERE upgrade = ? AND name = ?", upgrade, name)
         return json.loads(rows[0][0]) if rows else default
 
+    def note_pass(self, upgrade: str, made: int, rows: int, seconds: float) -> None:
+        """How far a pass has come that counts only once it is whole; nothing waits for the disk."""
+        with self._errors():
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            self.set(upgrade, underway=[self._token, made, rows, seconds])
+        finally:
+            self._connection.execute("PRAGMA synchronous = FULL")
+
+    def end_pass(self, upgrade: str) -> None:
+        """The pass is whole; one that ends otherwise is void with the lease."""
+        self.set(upgrade, underway=None)
+
+    def underway(self, upgrade: str) -> tuple[int, int, float]:
+        """Rows made, rows in all and seconds of a pass that whoever holds the lease is in; else zeros."""
+        noted, held = self.fact(upgrade, "underway"), self._held()
+        if noted is None or held is None or held.token != noted[0] or is_dead(held):
+            return 0, 0, 0.0
+        return int(noted[1]), int(noted[2]), float(noted[3])
+
     def _set_facts(self, upgrade: str, facts: Mapping[str, Any]) -> None:
         rows = [(upgrade, name, json.dumps(value)) for name, value in facts.items()]
         self._connection.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?, ?)", rows)

@@ -19,6 +19,9 @@ class Status:
         id, store, strategy: of the plan.
         state: see `State`.
         rows_done, rows_total: rows whose new vectors are on disk, and all; 0 if nothing is written.
+        rows_underway: rows that were made in a pass which counts only once it is whole, as that of a file
+            does; 0 where there is none.
+        rows_per_second, seconds_left: of that pass.
         skipped: rows that were left without a new vector.
         holder: the process at work (host, pid, action), if any.
         history: transitions, oldest first.
@@ -34,6 +37,9 @@ class Status:
     state: State
     rows_done: int = 0
     rows_total: int = 0
+    rows_underway: int = 0
+    rows_per_second: float = 0.0
+    seconds_left: float = 0.0
     skipped: int = 0
     holder: dict[str, Any] | None = None
     history: tuple[Transition, ...] = ()
@@ -63,6 +69,9 @@ class Status:
             "strategy",
             "rows_done",
             "rows_total",
+            "rows_underway",
+            "rows_per_second",
+            "seconds_left",
             "skipped",
             "holder",
             "interrupted",
@@ -78,6 +87,8 @@ def read_status(journal: Journal, plan: Plan) -> Status:
     interrupted = "" if holder else journal.fact(plan.id, "begun", "")
     done = sum(receipt.rows for receipt in receipts.values())
     keeps = plan.strategy == "keep"
+    made, wanted, seconds = journal.underway(plan.id)
+    speed = made / seconds if seconds else 0.0
     return Status(
         id=plan.id,
         store=plan.store,
@@ -85,6 +96,9 @@ def read_status(journal: Journal, plan: Plan) -> Status:
         state=state,
         rows_done=done,
         rows_total=max(done, int(journal.fact(plan.id, "rows_total", plan.estimates.rows))),
+        rows_underway=made,
+        rows_per_second=speed,
+        seconds_left=max(0, wanted - made) / speed if speed else 0.0,
         skipped=len(journal.skipped(plan.id)),
         holder=holder,
         history=tuple(journal.history(plan.id)),

@@ -119,6 +119,14 @@ def status_summary(status: Status) -> Facts:
     if status.rows_total:
         share = status.rows_done / status.rows_total
         facts.append(("rows", f"{status.rows_done:,} of {status.rows_total:,} ({share:.0%})"))
+    if status.rows_underway:
+        speed, left = f"{status.rows_per_second:,.0f} rows/s", duration(status.seconds_left)
+        facts.append(
+            (
+                "under way",
+                f"{status.rows_underway:,} rows at {speed}, {left} left; they count when all are there",
+            )
+        )
     if status.skipped:
         facts.append(("skipped", f"{status.skipped:,} rows without a new vector: {UNFOUND}"))
     if status.holder:
