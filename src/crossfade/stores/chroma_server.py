@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from crossfade.errors import CrossfadeError, StoreError, UsageError
 from crossfade.extras import load
 from crossfade.stores.address import redact
+from crossfade.stores.refused import Refused
 
 FORM = (
     "write chroma://[TOKEN@]HOST:PORT[/TENANT/DATABASE]#COLLECTION, or chroma:///FOLDER#COLLECTION for a "
@@ -26,14 +27,6 @@ REFUSALS = ("forbidden", "unauthorized")
 _SERVER = re.compile(
     r"(?:(?P<token>[^/]*)@)?(?P<host>[^:/@]+)(?::(?P<port>\d+))?(?:/(?P<tenant>[^/]+)/(?P<database>[^/]+))?/?"
 )
-
-
-class Refused(StoreError):
-    """The server refused: `denied` where the account may not do that, `missing` where nothing is there."""
-
-    def __init__(self, message: str, *, denied: bool = False, missing: bool = False) -> None:
-        super().__init__(message)
-        self.denied, self.missing = denied, missing
 
 
 class ChromaServer:

@@ -20,7 +20,8 @@ from crossfade.stores.collection_store import CollectionStore
 from crossfade.stores.home import safe_name, server_folder
 from crossfade.stores.milvus_collection import MilvusCollection
 from crossfade.stores.milvus_schema import TYPES, indexes, make_index, schema_like, settings_of, type_of
-from crossfade.stores.milvus_server import MilvusServer, Refused, file_of
+from crossfade.stores.milvus_server import MilvusServer, file_of
+from crossfade.stores.refused import Refused
 
 DEFAULT_PARTITION = "_default"
 LIFETIME = "collection.ttl.seconds"

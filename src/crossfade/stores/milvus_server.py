@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from crossfade.errors import StoreError, UsageError
 from crossfade.extras import load
 from crossfade.stores.address import redact
+from crossfade.stores.refused import Refused
 
 FORM = "write milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE]#ALIAS.FIELD or milvus:///PATH/FILE.db#ALIAS.FIELD"
 SECONDS = 120
@@ -20,14 +21,6 @@ PERMISSION_DENIED = "PERMISSION_DENIED"
 LITE = "milvus_lite"
 
 _SERVER = re.compile(r"(?:(?P<token>[^/]*)@)?(?P<host>[^:/@]+)(?::(?P<port>\d+))?(?:/(?P<database>[^/]*))?")
-
-
-class Refused(StoreError):
-    """The server refused a call; `denied` where the account lacks a privilege."""
-
-    def __init__(self, message: str, *, denied: bool = False) -> None:
-        super().__init__(message)
-        self.denied = denied
 
 
 class MilvusServer:
