@@ -340,6 +340,10 @@ class Store(ABC):
     def parts(self, staged: Staged) -> list[Part]:
         """The parts in which new vectors are written, as the table is now."""
 
+    def rows_in_parts(self, staged: Staged) -> int:
+        """Rows in all parts, as of the last look at them: for whoever watches, and no more than that."""
+        return sum(part.rows for part in self.parts(staged))
+
     @abstractmethod
     def write_part(self, part: Part, staged: Staged, produce: Produce, *, rows: int = BATCH_ROWS) -> Receipt:
         """Write new vectors of one part, durably, without any reader seeing them.

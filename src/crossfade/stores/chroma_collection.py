@@ -22,6 +22,7 @@ DOCUMENT, URI = "chroma:document", "chroma:uri"
 """Chroma keeps names that begin so for itself, so that no metadata can have them."""
 METRICS: dict[str, Metric] = {"cosine": "cosine", "ip": "dot", "l2": "l2"}
 NAMES = {metric: name for name, metric in METRICS.items()}
+IDS_AT_ONCE = 100_000
 SENT_BYTES = 4 << 20
 """Vectors in one call; they travel as text, which is three times as long."""
 
@@ -45,7 +46,8 @@ class ChromaCollection(Collection):
         first = server.ask(found.get, limit=1, include=["embeddings"])["embeddings"]
         recorded = self.space()  # Chroma learns the dimension with the first record
         self.dimension = len(first[0]) if len(first) else recorded.dimension if recorded else 0
-        self._rows_at_once = max(1, min(BATCH_ROWS, SENT_BYTES // (4 * (self.dimension or 1))))
+        self.gives_back = self.metric != "cosine"  # by cosine they come back rounded, from unit length
+        self.rows_at_once = max(1, min(BATCH_ROWS, SENT_BYTES // (4 * (self.dimension or 1))))
         self._most = int(server.ask(server.client.get_max_batch_size))
 
     @property
@@ -60,7 +62,7 @@ class ChromaCollection(Collection):
     # --- reading ------------------------------------------------------------------------------
 
     def scan(self, rows: int = BATCH_ROWS) -> Iterator[Points]:
-        rows, start = min(rows, self._rows_at_once), 0
+        rows, start = min(rows, self.rows_at_once), 0
         while True:
             points = self._get(limit=rows, offset=start)
             if len(points):
@@ -72,13 +74,29 @@ class ChromaCollection(Collection):
     def get(self, ids: Sequence[Any]) -> Points:
         wanted = [one for one in ids if isinstance(one, str)]
         parts = [
-            self._get(ids=wanted[start : start + self._rows_at_once])
-            for start in range(0, len(wanted), self._rows_at_once)
+            self._get(ids=wanted[start : start + self.rows_at_once])
+            for start in range(0, len(wanted), self.rows_at_once)
         ] or [Points([], np.empty((0, self.dimension), np.float32), np.empty(0, bool), [])]
         vectors = np.concatenate([one.vectors for one in parts])
         null = np.concatenate([one.null for one in parts])
         ids = [one for part in parts for one in part.ids]
         return Points(ids, vectors, null, [one for part in parts for one in part.payloads])
+
+    def ids(self) -> list[Any]:
+        found: list[Any] = []
+        while True:
+            page = self._server.ask(self._found.get, include=[], limit=IDS_AT_ONCE, offset=len(found))["ids"]
+            found += page
+            if len(page) < IDS_AT_ONCE:
+                return found
+
+    def present(self, ids: Sequence[Any]) -> set[Any]:
+        wanted = [one for one in ids if isinstance(one, str)]
+        found: set[Any] = set()
+        for start in range(0, len(wanted), self.rows_at_once):
+            chosen = wanted[start : start + self.rows_at_once]
+            found.update(self._server.ask(self._found.get, ids=chosen, include=[])["ids"])
+        return found
 
     def _get(self, **which: Any) -> Points:
         include = ["embeddings", "metadatas", "documents", "uris"]
@@ -94,7 +112,7 @@ class ChromaCollection(Collection):
     # --- writing ------------------------------------------------------------------------------
 
     def put(self, points: Points) -> None:
-        at_once = min(self._rows_at_once, self._most)
+        at_once = min(self.rows_at_once, self._most)
         for start in range(0, len(points), at_once):
             part = points.select(range(start, min(start + at_once, len(points))))
             self.forget_further_names(part)

@@ -51,6 +51,8 @@ class Collection(ABC):
         dimension, metric: of the vectors.
         id_name: what the server calls the ids.
         keeps_null: whether a point may be without a vector.
+        gives_back: whether vectors are read as they were written, to the last bit.
+        rows_at_once: points that go into one call.
     """
 
     name: str
@@ -58,10 +60,20 @@ class Collection(ABC):
     metric: Metric
     id_name: str = "id"
     keeps_null: bool = True
+    gives_back: bool = False
+    rows_at_once: int = BATCH_ROWS
 
     @abstractmethod
     def scan(self, rows: int = BATCH_ROWS) -> Iterator[Points]:
         """Stream all points, in a stable order."""
+
+    @abstractmethod
+    def ids(self) -> list[Any]:
+        """The ids of all points, in the order of `scan`."""
+
+    @abstractmethod
+    def present(self, ids: Sequence[Any]) -> set[Any]:
+        """Those of these ids that are there."""
 
     @abstractmethod
     def get(self, ids: Sequence[Any]) -> Points:
@@ -103,7 +115,8 @@ class Collection(ABC):
 
     def forget_further_names(self, points: Points) -> None:
         """Delete those of these points that have a name too many; for servers that merge old and new."""
-        there, wanted = self.get(points.ids), dict(zip(points.ids, points.payloads, strict=True))
+        there = self.get(list(self.present(points.ids)))
+        wanted = dict(zip(points.ids, points.payloads, strict=True))
         rows = zip(there.ids, there.payloads, strict=True)
         self.delete([one for one, payload in rows if not payload.keys() <= wanted[one].keys()])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,18 @@ from typing import Any
 import numpy as np
 
 from crossfade.stores.base import Part
-from crossfade.stores.collection import Collection, Points
+from crossfade.stores.collection import Collection, Points, in_order
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.ledger import combined, payload_digests, vector_digests
+from crossfade.vectors.channel import read_ahead
+
+TIMED_ROWS = 4096
+"""Points that are read to tell how long all would take."""
 
 
 @dataclass(slots=True)
 class Members:
-    """Ids of a part's points, in order, and a digest of each."""
+    """Ids of a part's points, in order, and a digest of each, if they have been read."""
 
     key: str
     ids: list[Any] = field(default_factory=list)
@@ -26,7 +32,7 @@ class Members:
 
     @property
     def part(self) -> Part:
-        """The part that they are."""
+        """The part that they are; one whose points have not been read is like none that was written."""
         return Part(self.key, len(self.ids), source_of(self.ids, self.digests))
 
 
@@ -49,6 +55,42 @@ def digests_of(points: Points) -> tuple[list[int], list[int]]:
     return [combined(*both) for both in zip(vectors, payloads, strict=True)], payloads
 
 
+def read_points(collection: Collection, ids: Sequence[Any], rows: int) -> Iterator[Points]:
+    """Those of these points that are there, in order; each batch comes from `rows` of the ids."""
+    for start in range(0, len(ids), rows):
+        wanted = ids[start : start + rows]
+        points = collection.get(wanted)
+        yield points.select([one for one in in_order(points, wanted) if one >= 0])
+
+
+def read_digests(collection: Collection, parts: Iterable[Members]) -> None:
+    """Read the points of parts that were only listed; those deleted since are left out."""
+    chosen = [one for one in parts if not one.digests]
+    owners = [one for one in chosen for _ in range(0, len(one.ids), collection.rows_at_once)]
+    batches = (
+        points for one in chosen for points in read_points(collection, one.ids, collection.rows_at_once)
+    )
+    found = {one.key: Members(one.key) for one in chosen}
+    with closing(read_ahead(batches)) as read:
+        for owner, points in zip(owners, read, strict=True):
+            found[owner.key].ids += points.ids
+            found[owner.key].digests += digests_of(points)[0]
+    for one in chosen:
+        one.ids, one.digests = found[one.key].ids, found[one.key].digests
+
+
+def seconds_to_read(collection: Collection) -> float:
+    """How long it takes to list all points and to read and digest them, from doing so with some."""
+    started = time.perf_counter()
+    ids = collection.ids()
+    listed = time.perf_counter()
+    step = max(1, len(ids) // TIMED_ROWS)
+    some = Members("", ids[::step][:TIMED_ROWS])
+    read_digests(collection, [some])
+    share = len(ids) / max(1, len(some.ids))
+    return listed - started + share * (time.perf_counter() - listed)
+
+
 class Membership:
     """Lists the parts of a collection; ids and digests of all points are in memory, vectors are not.
 
@@ -62,18 +104,26 @@ class Membership:
 
     def list(self, collection: Collection) -> dict[str, Members]:
         """The parts by key, from one pass over all points."""
+        return self._divided(_with_digests(collection))
+
+    def outline(self, collection: Collection) -> dict[str, Members]:
+        """The parts by key, from ids alone: without digests."""
+        return self._divided((one, None) for one in collection.ids())
+
+    def _divided(self, points: Iterable[tuple[Any, int | None]]) -> dict[str, Members]:
         known = read_json(self._marks) or []
         marks, parts = list(known), {"0": Members("0")}
         ahead = {one: str(number) for number, one in enumerate(known, start=1)}
         current, limit = parts["0"], 2 * self._part_rows if known else self._part_rows
-        for one, digest in _with_digests(collection):
+        for one, digest in points:
             if following := ahead.pop(one, ""):
                 current = parts[following] = Members(following)
             elif int(current.key) == len(marks) and len(current.ids) == limit:
                 marks.append(one)
                 current = parts[str(len(marks))] = Members(str(len(marks)))
             current.ids.append(one)
-            current.digests.append(digest)
+            if digest is not None:
+                current.digests.append(digest)
         if marks != known:
             write_json(self._marks, marks)
         return {key: members for key, members in parts.items() if members.ids}

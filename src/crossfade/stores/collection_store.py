@@ -37,7 +37,7 @@ from crossfade.stores.base import (
     Store,
 )
 from crossfade.stores.collection import Collection, Points, as_rows, in_order
-from crossfade.stores.collection_parts import Members, Membership, checksum_of
+from crossfade.stores.collection_parts import Members, Membership, checksum_of, read_digests, seconds_to_read
 from crossfade.stores.collection_writing import PointWriter
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.file_versions import remove_folder
@@ -48,6 +48,8 @@ from crossfade.vectors.ids import first_few
 
 PART_ROWS = 16_384
 PAYLOAD_ROWS = 256
+PASSES = 2
+"""Times that all points are read around the switch: just before it, and once more after it."""
 
 
 class CollectionStore(Store):
@@ -193,11 +195,21 @@ class CollectionStore(Store):
         self._live().record_space(space)
 
     def parts(self, staged: Staged) -> list[Part]:
-        self._members = Membership(self._folder(staged), self.part_rows).list(self._old(staged))
+        self._members = Membership(self._folder(staged), self.part_rows).outline(self._old(staged))
         return [one.part for one in self._members.values()]
 
+    def rows_in_parts(self, staged: Staged) -> int:
+        """Listing the parts takes a pass over all ids, so the last one counts."""
+        listed = sum(len(one.ids) for one in self._members.values())
+        return listed or super().rows_in_parts(staged)
+
     def pending(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
-        parts = self.parts(staged)
+        """Reads the parts that have been written; after a switch, every one."""
+        self.parts(staged)
+        every = self.switched(staged)
+        known = [one for key, one in self._members.items() if every or key in receipts]
+        read_digests(self._old(staged), known)
+        parts = [one.part for one in self._members.values() if one.ids]
         facts = self._facts()
         made = facts.get("made") if self._open(facts.get("new", "")) else None
         return [one for one in parts if not _is_written(receipts.get(one.key), one, made)]
@@ -244,7 +256,7 @@ class CollectionStore(Store):
         gone = [one for one in ledger.ids() if one not in present]
         for start in range(0, len(gone), BATCH_ROWS):
             ids = gone[start : start + BATCH_ROWS]
-            there = set(self._old(staged).get(ids).ids)  # a scan beside deletions may have passed over them
+            there = self._old(staged).present(ids)  # a scan beside deletions may have passed over them
             ids = [one for one in ids if one not in there]
             points = new.get(ids)
             ours = [entry.new if entry else None for entry in ledger.get(points.ids)]
@@ -259,6 +271,8 @@ class CollectionStore(Store):
         if new is None:
             return f"collection {receipt.location['collection']!r} is gone"
         members = self._members.get(receipt.part)
+        if members is not None and (old := self._open(self._facts().get("old", ""))) is not None:
+            read_digests(old, [members])
         if members is None or members.part.source != receipt.source:
             return None  # changed since, and so written again before the switch
         gaps = Points(
@@ -284,7 +298,7 @@ class CollectionStore(Store):
 
     def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
         return Pause(
-            2 * self._live().count() / rows_per_second,
+            PASSES * seconds_to_read(self._live()),
             "nobody has to wait, but a point that was written and deleted around the switch may come back; "
             "let deletions wait to rule that out",
         )
@@ -348,8 +362,8 @@ class CollectionStore(Store):
         if new is None or new.name == live.name or live.keeps_null:
             return []
         known = set(Ledger(self._ledger_file(facts["upgrade"])).ids())
-        found = [one for points in new.scan() for one in points.ids if one not in known]
-        there = set(live.get(found).ids)
+        found = [one for one in new.ids() if one not in known]
+        there = live.present(found)
         return [one for one in found if one not in there]
 
     def cache(self, name: str, space: Space) -> IdCache:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +13,23 @@ import pyarrow as pa
 from crossfade.errors import InvalidVectors, StoreError
 from crossfade.stores.base import Produce, Receipt, Rows, Staged
 from crossfade.stores.collection import Collection, Points, in_order
-from crossfade.stores.collection_parts import Members, checksum_of, digests_of, source_of
+from crossfade.stores.collection_parts import Members, checksum_of, digests_of, read_points, source_of
 from crossfade.stores.ledger import NOTHING, Entry, Ledger, vector_digests
+from crossfade.vectors.channel import read_ahead, write_behind
 from crossfade.vectors.ids import first_few
+
+
+@dataclass(frozen=True, slots=True)
+class _Digested:
+    """Points with the digests of all that each is, and of its payload."""
+
+    points: Points
+    digests: list[int]
+    payloads: list[int]
+
+    def select(self, rows: list[int]) -> _Digested:
+        digests, payloads = ([one[row] for row in rows] for one in (self.digests, self.payloads))
+        return _Digested(self.points.select(rows), digests, payloads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +50,28 @@ class PointWriter:
     switched: bool
 
     def write(self, members: Members, produce: Produce, rows: int, made: str) -> Receipt:
-        """Write a part, `rows` points at a time; `made` names this making of the new collection."""
-        ids, sources = [], []
-        for start in range(0, len(members.ids), rows):
-            points = self.old.get(members.ids[start : start + rows])
-            points = points.select(
-                [one for one in in_order(points, members.ids[start : start + rows]) if one >= 0]
-            )
-            digests, payloads = digests_of(points)
-            self._write(points, digests, payloads, produce)
-            ids += points.ids
-            sources += digests
+        """Write a part, at most `rows` points at a time; `made` names this making of the new collection."""
+        ids: list[Any] = []
+        sources: list[int] = []
+        read = self._read(members, min(rows, self.new.rows_at_once), ids, sources)
+        if self.switched:  # as little time as can be between looking whether a point is ours and writing it
+            self._store(self._made_of(read, produce))
+        else:
+            with closing(read_ahead(read)) as ahead, closing(self._made_of(ahead, produce)) as made_of:
+                write_behind(made_of, self._store)
         written = [entry.new if entry else NOTHING for entry in self.ledger.get(ids)]
         bytes_ = 4 * self.new.dimension * (len(ids) - written.count(NOTHING))
         location = {"collection": self.new.name, "made": made, "bytes": bytes_}
         source, nulls = source_of(ids, sources), written.count(NOTHING)
         return Receipt(members.key, source, len(ids), nulls, checksum_of(written), location)
+
+    def _read(self, members: Members, rows: int, ids: list[Any], sources: list[int]) -> Iterator[_Digested]:
+        """The points of a part; what they were is added to `ids` and `sources`."""
+        for points in read_points(self.old, members.ids, rows):
+            digests, payloads = digests_of(points)
+            ids += points.ids
+            sources += digests
+            yield _Digested(points, digests, payloads)
 
     def left_behind(self) -> list[Any]:
         """Ids of points written to the old collection, or deleted from it, that were not brought over."""
@@ -68,19 +90,29 @@ class PointWriter:
         found = zip(there.ids, entries, now, strict=True)
         return [one for one, entry, digest in found if entry and entry.new == digest]
 
-    def _write(self, points: Points, digests: list[int], payloads: list[int], produce: Produce) -> None:
-        chosen = self._to_do(points, digests)
-        if not chosen:
-            return
-        todo = points.select(chosen)
-        self.new.put(self._made(todo, produce))
+    def _made_of(
+        self, batches: Iterable[_Digested], produce: Produce
+    ) -> Generator[tuple[_Digested, Points], None, None]:
+        """Points that are to be written, and what they become."""
+        for batch in batches:
+            if chosen := self._to_do(batch.points, batch.digests):
+                todo = batch.select(chosen)
+                yield todo, self._made(todo.points, produce)
+
+    def _store(self, batches: Iterable[tuple[_Digested, Points]]) -> None:
+        """Write points, and only then enter them into the ledger."""
+        for todo, made in batches:
+            self.new.put(made)
+            kept = made if self.new.gives_back else self._read_back(todo.points)
+            rows = zip(todo.digests, todo.payloads, vector_digests(kept.vectors, kept.null), strict=True)
+            self.ledger.put(made.ids, [Entry(*one) for one in rows])
+
+    def _read_back(self, todo: Points) -> Points:
+        """What the server keeps of points that were written."""
         back = self.new.get(todo.ids)
-        back = (
-            back.select(in_order(back, todo.ids)) if len(back) == len(todo) else self._with_gaps(back, todo)
-        )
-        made = vector_digests(back.vectors, back.null)
-        entries = [Entry(digests[row], payloads[row], new) for row, new in zip(chosen, made, strict=True)]
-        self.ledger.put(todo.ids, entries)
+        if len(back) == len(todo):
+            return back.select(in_order(back, todo.ids))
+        return self._with_gaps(back, todo)
 
     def _with_gaps(self, back: Points, todo: Points) -> Points:
         """What was read back, where points without a vector are not kept at all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,16 @@ IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
 """With a limit, the rows of the smallest ids."""
 SENT_BYTES = 8 << 20
 """Vectors in one call: a server takes and gives 64 MB, unless it is set otherwise, with the other fields."""
+IDS_AT_ONCE = 16_384
+"""The most that a server gives in one page."""
 INDEX_SECONDS = 3600
 POLL_SECONDS = 0.5
 
 
 class MilvusCollection(Collection):
     """The rows of the collection `name`; their vectors are in the field `field`."""
+
+    gives_back = True
 
     def __init__(self, server: MilvusServer, name: str, field: str) -> None:
         self._server, self.name, self.field = server, name, field
@@ -37,46 +42,78 @@ class MilvusCollection(Collection):
         self.dimension = int(fields[field]["params"]["dim"])
         self.keeps_null = bool(fields[field].get("nullable"))
         self.id_name = next(one for one in fields if fields[one].get("is_primary"))
+        sizes = [int(one["params"].get("dim", 0)) for one in self.described["fields"]]
+        self.rows_at_once = max(1, min(BATCH_ROWS, SENT_BYTES // (4 * sum(sizes))))
         self._made_by_server = {
             one for made in self.described.get("functions", []) for one in made["output_field_names"]
         }
-        self._index = next((one for one in indexes(server, name) if one.field == field), None)
-        self.metric: Metric = METRICS.get(self._index.metric if self._index else "", "cosine")
         self._load()
-
-    @property
-    def _rows_at_once(self) -> int:
-        sizes = [int(one["params"].get("dim", 0)) for one in self.described["fields"]]
-        return max(1, min(BATCH_ROWS, SENT_BYTES // (4 * sum(sizes))))
 
     def _load(self) -> None:
         """Only what is loaded can be read."""
-        if (self._index or self._server.is_lite) and "NotLoad" in str(
-            self._server.call("get_load_state", self.name).get("state")
-        ):
+        state = str(self._server.call("get_load_state", self.name).get("state"))
+        if "NotLoad" in state and (self._server.is_lite or self._index):
             self._server.call("load_collection", self.name)
+
+    @cached_property
+    def _index(self) -> FieldIndex | None:
+        """Asked for where it is needed: Milvus Lite counts all rows to answer."""
+        return next((one for one in indexes(self._server, self.name) if one.field == self.field), None)
+
+    @cached_property
+    def metric(self) -> Metric:  # type: ignore[override]
+        return METRICS.get(self._index.metric if self._index else "", "cosine")
 
     # --- reading ------------------------------------------------------------------------------
 
     def scan(self, rows: int = BATCH_ROWS) -> Iterator[Points]:
-        after = ""
-        while found := self._page(after, min(rows, self._rows_at_once)):
+        rows = min(rows, self.rows_at_once)
+        if self._server.is_lite:
+            yield from self._scan_by_id(rows)
+            return
+        for found in self._pages(rows, ["*"]):
             yield self._points(found)
-            after = f"{self.id_name} > {_literal(found[-1][self.id_name])}"
 
-    def _page(self, after: str, rows: int) -> list[dict[str, Any]]:
-        """The next rows in the order of their ids; the library's own iterator does not escape these."""
-        found = self._server.call(
-            "query", self.name, filter=after, limit=rows, output_fields=["*"], **IN_ORDER, **STRONG
-        )
-        return sorted(found, key=lambda one: one[self.id_name])
+    def _scan_by_id(self, rows: int) -> Iterator[Points]:
+        """Milvus Lite goes through all rows for each page of them, but not for rows by their ids."""
+        ids = self.ids()
+        for start in range(0, len(ids), rows):
+            points = self.get(ids[start : start + rows])
+            if len(points):
+                yield points
+
+    def ids(self) -> list[Any]:
+        if self._server.is_lite:
+            self._server.call("flush", self.name)  # it reads its memory many times slower than its files
+            found = self._server.call("query", self.name, output_fields=[self.id_name], **STRONG)
+            return sorted(one[self.id_name] for one in found)
+        pages = self._pages(IDS_AT_ONCE, [self.id_name])
+        return [one[self.id_name] for page in pages for one in page]
+
+    def _pages(self, rows: int, fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+        """All rows in the order of their ids; the library's own iterator does not escape these."""
+        after = ""
+        while True:
+            found = self._server.call(
+                "query", self.name, filter=after, limit=rows, output_fields=fields, **IN_ORDER, **STRONG
+            )
+            if not found:
+                return
+            yield (page := sorted(found, key=lambda one: one[self.id_name]))
+            after = f"{self.id_name} > {_literal(page[-1][self.id_name])}"
 
     def get(self, ids: Sequence[Any]) -> Points:
+        return self._points(self._by_id(ids, ["*"]))
+
+    def present(self, ids: Sequence[Any]) -> set[Any]:
+        return {one[self.id_name] for one in self._by_id(ids, [self.id_name])}
+
+    def _by_id(self, ids: Sequence[Any], fields: list[str]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        for start in range(0, len(ids), self._rows_at_once):
-            chosen = self._filter(ids[start : start + self._rows_at_once])
-            found += self._server.call("query", self.name, filter=chosen, output_fields=["*"], **STRONG)
-        return self._points(found)
+        for start in range(0, len(ids), self.rows_at_once):
+            chosen = self._filter(ids[start : start + self.rows_at_once])
+            found += self._server.call("query", self.name, filter=chosen, output_fields=fields, **STRONG)
+        return found
 
     def _filter(self, ids: Sequence[Any]) -> str:
         return f"{self.id_name} in [{', '.join(map(_literal, ids))}]"
@@ -98,11 +135,17 @@ class MilvusCollection(Collection):
     # --- writing ------------------------------------------------------------------------------
 
     def put(self, points: Points) -> None:
-        for start in range(0, len(points), self._rows_at_once):
-            part = points.select(range(start, min(start + self._rows_at_once, len(points))))
+        for start in range(0, len(points), self.rows_at_once):
+            part = points.select(range(start, min(start + self.rows_at_once, len(points))))
             if self._server.is_lite and self.described.get("enable_dynamic_field"):
                 self.forget_further_names(part)
             self._server.call("upsert", self.name, self._rows(part))
+
+    @property
+    def payload(self) -> tuple[str, ...]:
+        """Names of the fields beside the ids and the vectors."""
+        own = {self.field, self.id_name} | self._made_by_server
+        return tuple(one["name"] for one in self.described["fields"] if one["name"] not in own)
 
     def _rows(self, points: Points) -> list[dict[str, Any]]:
         made = []

@@ -38,6 +38,8 @@ class QdrantCollection(Collection):
         self.parameters = found[vector] if isinstance(found, dict) else found
         self.dimension = int(self.parameters.size)
         self.metric = METRICS.get(str(self.parameters.distance.value), "l2")
+        kind = self.parameters.datatype
+        self.gives_back = self.metric != "cosine" and (kind is None or kind.value == "float32")
 
     def scan(self, rows: int = BATCH_ROWS) -> Iterator[Points]:
         after = None
@@ -49,6 +51,25 @@ class QdrantCollection(Collection):
                 yield self._points(found)
             if after is None:
                 return
+
+    def ids(self) -> list[Any]:
+        ids: list[Any] = []
+        after = None
+        while True:
+            found, after = self._client.scroll(
+                self.collection, limit=BATCH_ROWS, offset=after, with_payload=False, with_vectors=False
+            )
+            ids += [one.id for one in found]
+            if after is None:
+                return ids
+
+    def present(self, ids: Sequence[Any]) -> set[Any]:
+        found: set[Any] = set()
+        for start in range(0, len(ids), BATCH_ROWS):
+            wanted = list(ids[start : start + BATCH_ROWS])
+            points = self._client.retrieve(self.collection, wanted, with_payload=False, with_vectors=False)
+            found.update(one.id for one in points)
+        return found
 
     def get(self, ids: Sequence[Any]) -> Points:
         found: list[Any] = []

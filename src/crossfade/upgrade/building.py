@@ -127,7 +127,7 @@ class Builder:
         return made
 
     def _count(self, pending: list[Part]) -> None:
-        self._total = sum(part.rows for part in self.store.parts(self.plan.staging))
+        self._total = self.store.rows_in_parts(self.plan.staging)
         self._done = self._total - sum(part.rows for part in pending)
         self.journal.set(self.plan.id, rows_total=self._total)
         if self.progress:

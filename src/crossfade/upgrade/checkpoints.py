@@ -46,13 +46,14 @@ class Checkpoints:
         return made
 
     def _key(self, rows: Rows) -> str:
-        """Names a batch by its part, what that was read from, and its ids."""
+        """Names a batch by its part, and by all that its vectors are made from."""
         assert self._part is not None
-        digest = hashlib.sha256(f"{self._part.key} {self._part.source}".encode())
-        sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, pa.schema([("id", rows.ids.type)])) as stream:
-            stream.write_batch(pa.record_batch([rows.ids], names=["id"]))
+        digest, sink = hashlib.sha256(self._part.key.encode()), io.BytesIO()
+        read = pa.record_batch([rows.ids, *rows.columns.values()], names=["", *rows.columns])
+        with pa.ipc.new_stream(sink, read.schema) as stream:
+            stream.write_batch(read)
         digest.update(sink.getbuffer())
+        digest.update(np.ascontiguousarray(rows.vectors).data)
         return digest.hexdigest()[:32]
 
     def _write(self, path: Path, made: Produced, skipped: list[tuple[str, str]]) -> None:

@@ -231,7 +231,7 @@ class Upgrade:
     def _check_store(self, state: State) -> None:
         begun = state is not State.PLANNED or (self._writes_column and self.store.begun(self.plan.staging))
         checking.require_unchanged(self.plan, self.store.describe(), begun=begun)
-        if self._writes_column:
+        if self._writes_column and self.store.free_bytes() is not None:
             pending = sum(part.rows for part in self._pending())
             checking.require_space(self.plan, self.store, pending)
 
