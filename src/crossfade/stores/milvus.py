@@ -193,6 +193,11 @@ class Milvus(CollectionStore):
             obstacles.append(Obstacle("lifetime", text, remedy, blocks=False))
         return obstacles
 
+    def _payload(self, live: Collection) -> tuple[str, ...]:
+        """From the schema, where rows have no further names."""
+        assert isinstance(live, MilvusCollection)
+        return super()._payload(live) if live.described.get("enable_dynamic_field") else live.payload
+
     def _writable(self) -> bool:
         """Whether the account may move aliases: asked by dropping one that there is not."""
         try:
