@@ -7,32 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfade.cli.options import (
-    HeldOutNew,
-    HeldOutOld,
-    IdColumn,
-    Json,
-    NewSpace,
-    OldSpace,
-    Out,
-    Seed,
-    SideSpace,
-    SideVectors,
-    VectorColumn,
-)
+from crossfade.cli.options import HeldOutNew, HeldOutOld, Json, Out, Seed, SideVectors, reads_vectors
+from crossfade.cli.reading import Reading
 from crossfade.spaces import Metric
 
 if TYPE_CHECKING:
-    from crossfade.cli.reading import Reading, Sides
+    from crossfade.cli.reading import Sides
     from crossfade.evaluation import Evaluation, RetrievalTask
     from crossfade.vectors import Pairs
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(evaluate)
+    app.command()(reads_vectors(evaluate))
 
 
 def evaluate(
+    reading: Reading,
     old: Annotated[str, typer.Option(help="Gallery under the old model; may hold more items than --new.")],
     new: Annotated[str, typer.Option(help="The same items, or a sample of them, under the new model.")],
     out: Out,
@@ -68,7 +58,6 @@ def evaluate(
         ),
     ] = None,
     side: SideVectors = None,
-    side_space: SideSpace = None,
     backfill_curve: Annotated[
         bool,
         typer.Option("--backfill-curve", help="Also: quality against the share of items embedded again."),
@@ -78,21 +67,15 @@ def evaluate(
     raw_items: Annotated[bool, typer.Option(help="Items can still be embedded (cascade, backfill).")] = True,
     old_encoder: Annotated[bool, typer.Option(help="The old model can still embed queries.")] = True,
     metric: Annotated[Metric | None, typer.Option(help="Compare vectors in this way.")] = None,
-    old_space: OldSpace = None,
-    new_space: NewSpace = None,
-    id_column: IdColumn = None,
-    vector_column: VectorColumn = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Measure every way out on your own data: old/old, naive, every map, interpolation, cascades, new/new."""
     from crossfade.adapters import load_adapter
     from crossfade.cli.console import emit_json, stage_progress
-    from crossfade.cli.reading import Reading
     from crossfade.evaluation import OLD_ENCODER, RAW_ITEMS
     from crossfade.evaluation import evaluate as measure
 
-    reading = Reading(old_space, new_space, id_column, vector_column, side_space)
     columns = tuple((captions or "").split(",")) if captions else ((label,) if label else ())
     queries = reading.queries(old_queries, new_queries, columns)
     gallery = reading.sides(old, new, (label,) if label else (), side)

@@ -7,28 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossfade.cli.options import (
-    IdColumn,
-    Json,
-    NewSpace,
-    OldSpace,
-    Seed,
-    SideSpace,
-    SideVectors,
-    VectorColumn,
-)
+from crossfade.cli.options import Json, Seed, SideVectors, reads_vectors
+from crossfade.cli.reading import Reading
 
 if TYPE_CHECKING:
-    from crossfade.cli.reading import Reading
     from crossfade.evaluation.bridge import Bridge, Sample
     from crossfade.spaces import Space
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(recalibrate)
+    app.command()(reads_vectors(recalibrate))
 
 
 def recalibrate(
+    reading: Reading,
     old: Annotated[str, typer.Option(help="Gallery items under the old model, or a sample of them.")],
     threshold: Annotated[
         list[float], typer.Option(help="Threshold on the old scores; may be repeated.", show_default=False)
@@ -53,22 +45,15 @@ def recalibrate(
         bool, typer.Option("--distances", help="Thresholds are distances: smaller is nearer.")
     ] = False,
     side: SideVectors = None,
-    side_space: SideSpace = None,
-    old_space: OldSpace = None,
-    new_space: NewSpace = None,
-    id_column: IdColumn = None,
-    vector_column: VectorColumn = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Carry score thresholds over from old to new scores, with their error on held-out queries."""
     from crossfade.cli.console import emit_json, stdout
-    from crossfade.cli.reading import Reading
     from crossfade.evaluation.bridge import Sample
     from crossfade.evaluation.recalibration import QUANTILE, recalibrate_bridge
     from crossfade.report.recalibration import recalibration_view
 
-    reading = Reading(old_space, new_space, id_column, vector_column, side_space)
     asked = reading.queries(old_queries, new_queries)
     queries = None if asked is None else Sample(asked.old, asked.new)
     gallery = _gallery(reading, old, new, side)
