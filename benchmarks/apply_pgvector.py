@@ -14,8 +14,8 @@ alternate, each in a fresh copy of the database:
   journals every part; then verify, cutover and rollback.
 
 With --index the table has an index (HNSW of m 16 and ef_construction 64, or IVFFlat of 1,000 lists), into
-which PostgreSQL enters every row again that gets a new vector, whoever writes it; only `fill` and `crossfade`
-pay for that. Crossfade builds one like it on the new vectors, whose time is stated apart.
+which PostgreSQL enters every row again that finds no room in its page; only `fill` and `crossfade` pay for
+that. Crossfade builds one like it on the new vectors, whose time is stated apart.
 """
 
 from __future__ import annotations

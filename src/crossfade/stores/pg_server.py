@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import selectors
 import threading
 import time
 import weakref
@@ -148,7 +149,8 @@ class Server:
     def _borrow(self) -> Any:
         while self._idle:
             connection, since = self._idle.pop()
-            if time.monotonic() - since < IDLE_SECONDS or _alive(connection):
+            fresh = time.monotonic() - since < IDLE_SECONDS and not _has_news(connection)
+            if fresh or _alive(connection):
                 return connection
             connection.close()
         return self._connect()
@@ -195,6 +197,13 @@ class Server:
 
 _BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+def _has_news(connection: Any) -> bool:
+    """Whether the server has said something unasked: mostly that it ended the connection."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _alive(connection: Any) -> bool:

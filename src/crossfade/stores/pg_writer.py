@@ -1,17 +1,25 @@
 """Write new vectors into the pending rows of a PostgreSQL table.
 
-Rows are read through a server-side cursor, mapped, and written batch by batch: one UPDATE from arrays in
-binary form, which is faster than COPY into a staging table and an UPDATE from there, since nothing is
+Rows are read through a server-side cursor, mapped, and written some hundred at a time: one UPDATE from arrays
+in binary form, which is faster than COPY into a staging table and an UPDATE from there, since nothing is
 written twice. A row is written only if it is still the version that was read (`xmin`): one that others
 have changed stays pending. Nor does it wait long for a row that others hold: it leaves it pending.
+
+The order of writing spares the table's indexes, above all that of the old vectors. PostgreSQL keeps a row in
+its page, and leaves all indexes alone, if the page has room for the new version (a heap-only update). A full
+page has none until another row of it was updated, that is committed, and nobody sees its old version any
+more. So a part is not written page after page: the first row of every page comes first, then the second, each
+statement in a transaction of its own, and from the second on most rows find room. Each writer has pages to
+itself, and the reader keeps no snapshot that would hold old versions.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -21,14 +29,15 @@ from crossfade.stores.base import Produce, Produced, Rows
 from crossfade.stores.pg_parts import Names
 from crossfade.stores.pg_rows import Field
 from crossfade.stores.pg_server import Server
-from crossfade.stores.pg_sql import Query, identifier, listed, psycopg, text
+from crossfade.stores.pg_sql import Query, identifier, listed, literal, psycopg, text
 from crossfade.stores.pg_table import Table
 from crossfade.stores.pg_vectors import VectorType, marks, vector_array
 from crossfade.vectors.channel import Consumer, read_ahead
 
-ROWS_PER_STATEMENT = 2048
+ROWS_PER_STATEMENT = 256
+"""Each statement is a transaction of its own: few rows, so that a page soon has room for its next one."""
 WRITERS = 2
-"""Connections that write at a time; each batch is a transaction of its own."""
+"""Connections that write at a time."""
 ROW_WAIT_MS = 200
 """How long a batch waits for rows that others hold: less than PostgreSQL waits to look for a deadlock."""
 
@@ -93,9 +102,16 @@ class RowWriter:
             return done
         sinks: list[Consumer[_Values]] = [Consumer(self._update_all, depth=1) for _ in range(WRITERS)]
         try:
-            made = self._made(read_ahead(self._read(where, rows)), produce, done)
-            for sink, values in zip(cycle(sinks), made, strict=False):
-                sink.put(values)
+            with ExitStack() as reading:
+                turns = deque[tuple[Consumer[_Values], Iterator[_Values]]]()
+                for lane, sink in enumerate(sinks):
+                    batches = read_ahead(self._read(_within(where, lane), rows), depth=1)
+                    turns.append((sink, self._made(reading.enter_context(closing(batches)), produce, done)))
+                while turns:
+                    sink, made = turns.popleft()
+                    if (values := next(made, None)) is not None:
+                        sink.put(values)
+                        turns.append((sink, made))
             for sink in sinks:
                 sink.finish()
         except BaseException:
@@ -113,10 +129,10 @@ class RowWriter:
     # --- reading ------------------------------------------------------------------------------
 
     def _read(self, where: Query, rows: int) -> Iterator[Batch]:
+        holds = self._server.holds
         with (
             self._server.connection() as connection,
-            connection.transaction(),
-            connection.cursor("crossfade_rows", binary=True) as cursor,
+            connection.cursor("crossfade_rows", binary=True, withhold=not holds) as cursor,
         ):
             cursor.execute(self._selection(where))
             while found := cursor.fetchmany(rows):
@@ -134,7 +150,7 @@ class RowWriter:
             table=self._table.query,
             pending=self._names.pending,
             where=where,
-            order=self._table.key_order,
+            order=listed([_PLACE, self._table.key_order]),
         )
 
     def _batch(self, found: list[Any]) -> Batch:
@@ -167,12 +183,14 @@ class RowWriter:
         with self._server.connection() as connection:
             connection.adapters.register_dumper(Binary, dumper(self._new.array_oid))
             for values in batches:
-                try:
-                    self._update(connection, values, self._update_query(skip=False))
-                except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-                    self._update(connection, values, self._update_query(skip=True))
+                for start in range(0, len(values), ROWS_PER_STATEMENT):
+                    some = values.between(start, start + ROWS_PER_STATEMENT)
+                    try:
+                        self._update(connection, some, self._update_query(skip=False))
+                    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                        self._update(connection, some, self._update_query(skip=True))
 
-    def _update(self, connection: Any, values: _Values, query: Query) -> None:
+    def _update(self, connection: Any, values: list[Any], query: Query) -> None:
         settings = {
             "lock_timeout": f"{ROW_WAIT_MS}ms",
             "enable_hashjoin": "off",
@@ -180,11 +198,14 @@ class RowWriter:
             "enable_seqscan": "off",
             **({"session_replication_role": "replica"} if self._quiet else {}),
         }
+        if not self._server.holds:
+            # What a crash of the server takes back lacks its marks, too, and so is pending again. The switch,
+            # which `hold` is for, has to be on disk before anybody is told of it.
+            settings["synchronous_commit"] = "off"
+        calls = "SELECT " + ", ".join(["set_config(%s, %s, true)"] * len(settings))
         with connection.transaction():
-            for name, value in settings.items():
-                connection.execute("SELECT set_config(%s, %s, true)", [name, value])
-            for start in range(0, len(values), ROWS_PER_STATEMENT):
-                connection.execute(query, values.between(start, start + ROWS_PER_STATEMENT))
+            connection.execute(calls, [one for setting in settings.items() for one in setting])
+            connection.execute(query, values)
 
     def _update_query(self, *, skip: bool) -> Query:
         """One statement that writes rows from arrays; with `skip` it passes over rows that others hold."""
@@ -205,6 +226,16 @@ class RowWriter:
             "same": listed([*same, text(f"{found}.xmin = s.x")], " AND "),
         }
         return text(_SKIPPING if skip else _PLAIN, **parts)
+
+
+_PAGE, _PLACE = text("(ctid::text::point)[0]::bigint"), text("(ctid::text::point)[1]")
+"""Of a row: the page that it lies in, and its place there."""
+
+
+def _within(where: Query, lane: int) -> Query:
+    """Rows in the pages of one writer."""
+    parts = {"where": where, "page": _PAGE, "writers": literal(WRITERS), "lane": literal(lane)}
+    return text("{where} AND {page} % {writers} = {lane}", **parts)
 
 
 _PLAIN = """

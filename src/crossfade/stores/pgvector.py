@@ -44,7 +44,9 @@ class PgVector(PgColumn):
         index=pg_index.TYPES,
         cannot=(
             "upgrade partitioned tables, views or tables without a key",
-            "spare the index of the old vectors: every row that gets a new vector is entered into it again",
+            "spare the index of the old vectors altogether: rows are written in an order in which most stay "
+            "where they are and out of every index, but some are entered into it again, and all while a "
+            "transaction elsewhere stays open",
             "keep prepared statements that return the vectors: after the switch they must be prepared again",
             "keep the place of the column in SELECT *: the new one stands at the end",
         ),

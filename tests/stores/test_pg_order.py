@@ -1,0 +1,71 @@
+"""Rows of PostgreSQL are written in an order that leaves most of them in their page, and indexes alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import psycopg
+from pgvector_backend import Application, database
+from test_pgvector import STAGED, opened, produce
+
+ROWS = 12_000
+
+
+def filled() -> Application:
+    """A table of full pages, about 20 rows in each, with an index on the vectors."""
+    made = Application(database())
+    made.run("CREATE TABLE items (id bigint PRIMARY KEY, text text, vector vector(4))")
+    made.run(
+        "INSERT INTO items SELECT g, repeat(md5(g::text), 10), "
+        "ARRAY[random(), random(), random(), 1]::vector FROM generate_series(1, %s) AS g",
+        [ROWS],
+    )
+    made.run("CREATE INDEX items_idx ON items USING ivfflat (vector vector_l2_ops) WITH (lists = 5)")
+    return made
+
+
+def pages(application: Application) -> int:
+    return int(application.run("SELECT pg_relation_size('items')")[0][0])
+
+
+def written(application: Application, store: Any) -> list[int]:
+    """Sizes of the batches in which all rows were written."""
+    sizes: list[int] = []
+
+    def make(rows: Any) -> Any:
+        sizes.append(len(rows))
+        return produce(rows)
+
+    for part in store.pending(STAGED, {}):
+        store.write_part(part, STAGED, make, rows=2048)
+    return sizes
+
+
+def test_most_rows_stay_in_their_page_and_out_of_the_indexes() -> None:
+    application = filled()
+    before = pages(application)
+    store = opened(f"{application.address}#items.vector", part_rows=6_000)
+    assert sum(written(application, store)) == ROWS
+    assert pages(application) / before < 1.4  # a row that finds no room begins a page; then all would: 2
+
+
+def test_a_reader_that_holds_old_versions_costs_room_and_nothing_else() -> None:
+    application = filled()
+    before = pages(application)
+    store = opened(f"{application.address}#items.vector", part_rows=6_000)
+    with psycopg.connect(application.address) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1")
+        written(application, store)
+        assert pages(application) / before > 1.9
+    found = application.run("SELECT count(*), count(vector__next) FROM items")[0]
+    assert tuple(found) == (ROWS, ROWS)
+
+
+def test_batches_are_no_larger_than_asked_for() -> None:
+    application = filled()
+    store = opened(f"{application.address}#items.vector", part_rows=6_000)
+    sizes = written(application, store)
+    assert max(sizes) <= 2048
+    assert np.sum(sizes) == ROWS
