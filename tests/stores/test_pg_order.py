@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import psycopg
+import pytest
 from pgvector_backend import Application, database
-from test_pgvector import STAGED, opened, produce
+from test_pgvector import OLD, STAGED, opened, produce
+
+from crossfade.stores import pg_obstacles
+from crossfade.upgrade import inspect_store
 
 ROWS = 12_000
 
@@ -69,3 +73,16 @@ def test_batches_are_no_larger_than_asked_for() -> None:
     sizes = written(application, store)
     assert max(sizes) <= 2048
     assert np.sum(sizes) == ROWS
+
+
+def test_a_transaction_that_stays_open_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pg_obstacles, "OPEN_SECONDS", 0.0)
+    application = filled()
+    uri = f"{application.address}#items.vector"
+    assert not [one for one in inspect_store(uri, space=OLD).problems if one.kind == "transactions"]
+    with psycopg.connect(application.address) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        process = other.execute("SELECT pg_backend_pid()").fetchone()[0]
+        (found,) = [one for one in inspect_store(uri, space=OLD).problems if one.kind == "transactions"]
+    assert not found.blocks
+    assert f"process {process} (idle in transaction, for 0:00:0" in str(found)

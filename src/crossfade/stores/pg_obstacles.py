@@ -14,6 +14,8 @@ from crossfade.stores.pg_table import Column, Table
 from crossfade.stores.pg_vectors import MOST_INDEXED
 
 OLDEST_SERVER, OLDEST_EXTENSION = 130000, (0, 5, 0)
+OPEN_SECONDS = 60.0
+SHOWN = 5
 SUFFIX_BYTES = len("__previous")
 
 
@@ -37,6 +39,7 @@ class Examination:
             *self._index(),
             *self._dependents(),
             *self._triggers(),
+            *self._transactions(),
         ]
         return sorted(found, key=lambda one: not one.blocks)
 
@@ -167,6 +170,19 @@ class Examination:
                 blocks=False,
             )
 
+    def _transactions(self) -> Iterator[Obstacle]:
+        """What `CREATE INDEX CONCURRENTLY` waits for, and what keeps old versions of rows in their pages."""
+        found = self.server.all(_OPEN, [OPEN_SECONDS])
+        if found:
+            named = ", ".join(f"process {pid} ({state}, for {age})" for pid, state, age in found[:SHOWN])
+            more = f" and {len(found) - SHOWN} more" * (len(found) > SHOWN)
+            yield Obstacle(
+                "transactions",
+                f"transactions of this database have been open for long: {named}{more}",
+                "end them: until then no index is finished, and writing costs more",
+                blocks=False,
+            )
+
 
 def extension_version(server: Server) -> tuple[int, ...]:
     """Version of pgvector in this database; empty if it is not installed."""
@@ -194,6 +210,11 @@ def may_silence(server: Server) -> bool:
     return bool(server.one(query)[0])
 
 
+_OPEN = """
+SELECT pid, coalesce(state, backend_type), date_trunc('second', now() - xact_start) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL
+  AND xact_start < now() - make_interval(secs => %s) ORDER BY xact_start
+"""
 _ACCESS = """
 SELECT r.rolname, pg_has_role(c.relowner, 'USAGE'), has_schema_privilege(c.relnamespace, 'CREATE'),
   pg_is_in_recovery(), current_setting('transaction_read_only'), row_security_active(c.oid), current_user
