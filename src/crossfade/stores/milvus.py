@@ -49,8 +49,8 @@ class Milvus(CollectionStore):
             "move readers that use the collection's own name: no alias can have that name",
             "tell what changed: finding out reads every row; what is written in the instant of the switch "
             "is brought over right after it, and until then such a row has its earlier vector, or none",
-            "tell that a row was deleted whose last version was not brought over yet: it may come back, so let "
-            "deletions wait for the cutover if that matters",
+            "tell that a row was deleted whose last version was not brought over yet: it may come back, so "
+            "let deletions wait for the cutover if that matters",
             "tell cheaply whether rows were rewritten since the plan was made; apply notices",
             "keep the batches of a part when a row in it is deleted: those after it are embedded again",
             "upgrade collections whose ids the server gives (auto_id), with named partitions, or with fields "
