@@ -57,8 +57,8 @@ class Chroma(CollectionStore):
             "the old vectors until they get it again by name; retire stops when they have written there",
             "tell what changed: finding out reads every record; what is written in the instant of the switch "
             "is brought over right after it, and until then such a record has its earlier vector, or none",
-            "tell that a record was deleted whose last version was not brought over yet: it may come back, so "
-            "let deletions wait for the cutover if that matters",
+            "tell that a record was deleted whose last version was not brought over yet: it may come back, "
+            "so let deletions wait for the cutover if that matters",
             "be indexed in a step of its own: the server indexes the new collection while it is written, "
             "with the old one's settings",
             "keep a record without a vector: apply stops at a row that gets none, and a row that was added "
