@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +11,14 @@ from numpy.typing import NDArray
 
 from crossfade.spaces import Space
 from crossfade.stores.base import VectorCache
+from crossfade.stores.sqlite_file import reading, writing
 from crossfade.vectors import FloatMatrix
 
-WAIT_SECONDS = 30
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS facts (one INTEGER PRIMARY KEY, space TEXT)",
+    "CREATE TABLE IF NOT EXISTS vectors (id TEXT PRIMARY KEY, vector BLOB)",
+)
+REMEDY = "delete it: the vectors in it are then embedded again when they are needed"
 
 
 class IdCache(VectorCache):
@@ -24,39 +26,28 @@ class IdCache(VectorCache):
 
     Raises:
         SpaceMismatch, DimensionMismatch: the file holds vectors of another space.
+        OutOfSpace: the disk is full; what was kept before stays.
+        StoreError: the file cannot be used.
     """
 
     def __init__(self, path: Path, space: Space) -> None:
         self._path, self._space = path, space
-        if path.exists():
-            with self._open() as file:
-                recorded = Space.from_dict(json.loads(file.execute("SELECT space FROM facts").fetchone()[0]))
+        with reading(path, "facts", REMEDY) as file:
+            found = None if file is None else file.execute("SELECT space FROM facts").fetchone()
+        if found is not None:
+            recorded = Space.from_dict(json.loads(found[0]))
             space.require_same(recorded, f"vectors kept in {path}")
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=WAIT_SECONDS)) as file, file:
-            yield file
-
-    def _create(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as file:
-            file.execute("CREATE TABLE IF NOT EXISTS facts (one INTEGER PRIMARY KEY, space TEXT)")
-            file.execute("CREATE TABLE IF NOT EXISTS vectors (id TEXT PRIMARY KEY, vector BLOB)")
-            file.execute("INSERT OR IGNORE INTO facts VALUES (1, ?)", [json.dumps(self._space.to_dict())])
-
     def __len__(self) -> int:
-        if not self._path.exists():
-            return 0
-        with self._open() as file:
-            return int(file.execute("SELECT count(*) FROM vectors").fetchone()[0])
+        with reading(self._path, "vectors", REMEDY) as file:
+            return 0 if file is None else int(file.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def get(self, ids: pa.Array) -> tuple[FloatMatrix, NDArray[np.bool_]]:
         vectors = np.zeros((len(ids), self._space.dimension), dtype=np.float32)
         known = np.zeros(len(ids), dtype=bool)
-        if not self._path.exists():
-            return vectors, known
-        with self._open() as file:
+        with reading(self._path, "vectors", REMEDY) as file:
+            if file is None:
+                return vectors, known
             for row, one in enumerate(_keys(ids)):
                 found = file.execute("SELECT vector FROM vectors WHERE id = ?", [one]).fetchone()
                 if found:
@@ -66,11 +57,13 @@ class IdCache(VectorCache):
     def put(self, ids: pa.Array, vectors: FloatMatrix) -> None:
         if not len(ids):
             return
-        self._create()
         rows = (
             (one, vector.astype("<f4").tobytes()) for one, vector in zip(_keys(ids), vectors, strict=True)
         )
-        with self._open() as file:
+        with writing(self._path, REMEDY) as file:
+            for table in TABLES:
+                file.execute(table)
+            file.execute("INSERT OR IGNORE INTO facts VALUES (1, ?)", [json.dumps(self._space.to_dict())])
             file.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
 
     def drop(self) -> None:

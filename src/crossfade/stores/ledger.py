@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from crossfade.stores.sqlite_file import reading, writing
 from crossfade.vectors import FloatMatrix
-from crossfade.vectors.writing import full_disk_as_error
 
-WAIT_SECONDS = 30
+TABLE = "CREATE TABLE IF NOT EXISTS rows (id TEXT PRIMARY KEY, source INTEGER, payload INTEGER, new INTEGER)"
+REMEDY = "without it the upgrade cannot go on: crossfade rollback, crossfade retire --confirm, and plan again"
 NOTHING = 0
 """Digest of no vector."""
 
@@ -36,30 +35,21 @@ class Entry:
 
 
 class Ledger:
-    """Entries by id in the SQLite file at `path`, made when first written."""
+    """Entries by id in the SQLite file at `path`, made when first written.
+
+    Raises:
+        OutOfSpace: the disk is full; what was written before is kept.
+        StoreError: the file cannot be used.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            full_disk_as_error(str(self.path), 0),
-            closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as file,
-            file,
-        ):
-            file.execute(
-                "CREATE TABLE IF NOT EXISTS rows "
-                "(id TEXT PRIMARY KEY, source INTEGER, payload INTEGER, new INTEGER)"
-            )
-            yield file
-
     def get(self, ids: Sequence[Any]) -> list[Entry | None]:
         """The entry of each id."""
-        if not self.path.exists():
-            return [None] * len(ids)
-        with self._open() as file:
+        with reading(self.path, "rows", REMEDY) as file:
+            if file is None:
+                return [None] * len(ids)
             query = "SELECT source, payload, new FROM rows WHERE id = ?"
             found = [file.execute(query, [json.dumps(one)]).fetchone() for one in ids]
         return [None if row is None else Entry(*row) for row in found]
@@ -71,21 +61,22 @@ class Ledger:
             for one, entry in zip(ids, entries, strict=True)
         ]
         if rows:
-            with self._open() as file:
+            with writing(self.path, REMEDY) as file:
+                file.execute(TABLE)
                 file.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", rows)
 
     def remove(self, ids: Sequence[Any]) -> None:
         """Forget some rows."""
         if ids:
-            with self._open() as file:
+            with writing(self.path, REMEDY) as file:
+                file.execute(TABLE)
                 file.executemany("DELETE FROM rows WHERE id = ?", [(json.dumps(one),) for one in ids])
 
     def ids(self) -> list[Any]:
         """All ids in it."""
-        if not self.path.exists():
-            return []
-        with self._open() as file:
-            return [json.loads(one) for (one,) in file.execute("SELECT id FROM rows")]
+        with reading(self.path, "rows", REMEDY) as file:
+            found = [] if file is None else file.execute("SELECT id FROM rows").fetchall()
+        return [json.loads(one) for (one,) in found]
 
     def drop(self) -> None:
         """Delete it."""
