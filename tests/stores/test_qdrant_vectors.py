@@ -139,9 +139,11 @@ def test_the_new_vector_gets_the_settings_of_the_old(shop: Shop, monkeypatch: py
     ]
 
 
+@pytest.mark.parametrize("writes_others", [True, False])
 def test_a_point_that_is_deleted_while_it_is_written_does_not_come_back(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, writes_others: bool
 ) -> None:
+    """Whether a server writes the other points of a call in which one is missing, or none."""
     honest, waiting = shop.client.update_vectors, [3, 11, 12]
 
     def update(name: str, points: list[Any], **options: Any) -> Any:
@@ -149,6 +151,8 @@ def test_a_point_that_is_deleted_while_it_is_written_does_not_come_back(
         if here:
             waiting.remove(here[0])
             shop.client.delete(NAME, here[:1])
+            if not writes_others:
+                raise KeyError(here[0])
         return honest(name, points, **options)
 
     with monkeypatch.context() as patched:
@@ -231,6 +235,50 @@ def test_after_the_switch_what_the_application_writes_under_the_new_name_stays(
     assert set(after) == set(range(ROWS + 2)) - {7}
     assert [after[one].vector[NEW_NAME] for one in (3, 4, ROWS)] == [OWN] * 3
     shop.expect_lifted(3, 4, ROWS)
+
+
+def test_what_the_application_writes_between_our_look_and_our_write_stays(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, receipts = shop.cut_over()
+    shop.put(3)
+    shop.put(4)
+    honest, waiting = shop.client.update_vectors, [3]
+
+    def update(name: str, points: list[Any], **options: Any) -> Any:
+        if waiting and 3 in {point.id for point in points}:
+            honest(name, [models.PointVectors(id=waiting.pop(), vector={NEW_NAME: OWN})])
+        return honest(name, points, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shop.client, "update_vectors", update)
+        switch(store, receipts)
+    assert waiting == []
+    assert shop.read()[3].vector[NEW_NAME] == OWN
+    shop.put(4, **{"a": VECTORS[3].tolist()})
+    shop.change(3, a=VECTORS[5].tolist())
+    switch(store, receipts)
+    assert shop.read()[3].vector[NEW_NAME] == OWN
+    shop.expect_lifted(3)
+
+
+@pytest.mark.parametrize("old", list(models.Distance.__members__))
+def test_the_new_vector_is_compared_as_its_space_says(shop: Shop, old: str) -> None:
+    """Whatever the old one is compared by; a server keeps those compared by cosine with unit length."""
+    name = f"by {old}"
+    size = models.VectorParams(size=4, distance=models.Distance[old])
+    shop.client.create_collection(name, vectors_config={"a": size})
+    points = [models.PointStruct(id=one, vector={"a": VECTORS[one].tolist()}) for one in range(9)]
+    shop.client.upsert(name, points)
+    store: Any = open_store(f'{shop.place}#"{name}"')
+    staged = Staged("n", "p", OLD, NEW.with_metric("cosine"), "u1")
+    receipts = {one.key: store.write_part(one, staged, _produce) for one in store.parts(staged)}
+    assert store.switch(staged, receipts) == []
+    assert [store.check_part(one) for one in receipts.values()] == [None]
+    given = np.concatenate([one.vectors for one in store.scan("p")])
+    found = np.concatenate([one.vectors for one in store.scan()])
+    np.testing.assert_allclose(found, store.stored(_lift(given), staged), atol=1e-6)
+    assert [one.ids[0].as_py() for one in store.search(found, 1, staged.new)] == list(range(9))
 
 
 def test_it_ends_though_writers_keep_to_the_old_name(shop: Shop) -> None:

@@ -64,10 +64,10 @@ class QdrantStore(CollectionStore):
         """Name of the vectors: the one asked for, else the only one."""
         names = names_of(self._config())
         wanted = "" if names == [""] and wanted in ("", "vector") else wanted
+        if not wanted and len(names) == 1:
+            wanted = names[0]
         if wanted in names:
             return wanted
-        if not wanted and len(names) == 1:
-            return names[0]
         known = ", ".join(map(repr, names))
         raise UsageError(f"{self.uri}: no vector {wanted!r} in the collection; it has {known}")
 
@@ -149,6 +149,12 @@ def why_no_further_vector(server: QdrantServer, config: Any, vector: str) -> str
     if not vector and "" in names_of(config):
         return "its vectors have no name, and once there is a named one, points without names are refused"
     return server.why_no_further_vector()
+
+
+def datatype_of(parameters: Any) -> Any:
+    """Of vectors like these: smaller numbers than those of half precision would not hold lifted vectors."""
+    kind = parameters.datatype
+    return kind if kind is not None and kind.value in ("float32", "float16") else None
 
 
 def as_settings(kind: Any, settings: Any) -> Any:

@@ -16,6 +16,7 @@ from crossfade.stores.qdrant import (
     DISTANCES,
     QdrantStore,
     as_settings,
+    datatype_of,
     target_of,
     why_no_further_vector,
 )
@@ -85,7 +86,12 @@ class QdrantAlias(QdrantStore):
     def _vectors_like(self, like: QdrantCollection, staged: Staged) -> Any:
         """The old collection's vectors, the upgraded ones with the new dimension and metric."""
         distance = self._models.Distance(DISTANCES[staged.new.metric])
-        new = like.parameters.model_copy(update={"size": staged.new.dimension, "distance": distance})
+        changed = {
+            "size": staged.new.dimension,
+            "distance": distance,
+            "datatype": datatype_of(like.parameters),
+        }
+        new = like.parameters.model_copy(update=changed)
         found = like.config.params.vectors
         return {**found, self._vector: new} if isinstance(found, dict) else new
 

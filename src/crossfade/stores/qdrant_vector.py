@@ -32,36 +32,45 @@ class NamedVector(QdrantCollection):
 
     def put(self, points: Points) -> None:
         """Write vectors of points that are there; one that is deleted meanwhile does not come back."""
+        self._put(points, None)
+
+    def put_missing(self, points: Points) -> None:
+        """The same, but of points that have no such vector by then."""
+        models = self._models
+        without = models.Filter(must_not=[models.HasVectorCondition(has_vector=self.vector)])
+        self._put(points, without)
+
+    def _put(self, points: Points, only: Any) -> None:
         vectors = dict(zip(points.ids, points.vectors.tolist(), strict=True))
         null = dict(zip(points.ids, points.null.tolist(), strict=True))
+
+        def update(ids: list[Any]) -> None:
+            given = [self._models.PointVectors(id=one, vector={self.vector: vectors[one]}) for one in ids]
+            self._client.update_vectors(self.collection, given, wait=True, update_filter=only)
+
         for start in range(0, len(points), SENT_AT_ONCE):
             ids = points.ids[start : start + SENT_AT_ONCE]
-            self._for_present([one for one in ids if null[one]], self._clear)
-            self._for_present(
-                [one for one in ids if not null[one]],
-                lambda present: self._client.update_vectors(
-                    self.collection,
-                    [
-                        self._models.PointVectors(id=one, vector={self.vector: vectors[one]})
-                        for one in present
-                    ],
-                    wait=True,
-                ),
-            )
+            if only is None:
+                self._for_present([one for one in ids if null[one]], self._clear)
+            self._for_present([one for one in ids if not null[one]], update)
 
     def _clear(self, ids: list[Any]) -> None:
         self._client.delete_vectors(self.collection, [self.vector], ids, wait=True)
 
-    def _for_present(self, ids: list[Any], write: Callable[[list[Any]], Any]) -> None:
-        """Write those of these points that are there, however many others delete meanwhile."""
-        for attempt in range(ATTEMPTS):
+    def _for_present(self, ids: list[Any], write: Callable[[list[Any]], None]) -> None:
+        """Write those of these points that are there.
+
+        A point that is gone is an error, which may keep others from being written. While others go on
+        deleting, some points may be left as they were: whoever writes reads back what is there.
+        """
+        for _ in range(ATTEMPTS):
             if not ids:
                 return
             try:
                 write(ids)
                 return
             except Refused as error:
-                if not error.missing or attempt == ATTEMPTS - 1:
+                if not error.missing:
                     raise
             there = self._client.retrieve(self.collection, ids, with_payload=False, with_vectors=False)
             known = {one.id for one in there}

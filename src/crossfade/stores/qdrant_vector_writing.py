@@ -13,7 +13,11 @@ from crossfade.stores.collection import Points, in_order
 from crossfade.stores.collection_parts import Members, checksum_of, digests_of, source_of
 from crossfade.stores.collection_writing import PointWriter
 from crossfade.stores.ledger import NOTHING, Entry, vector_digests
-from crossfade.stores.qdrant_vector import VectorPair, joined
+from crossfade.stores.qdrant_vector import NamedVector, VectorPair, joined
+
+TINY = 1e-30
+ROUNDED = 0.01
+"""Relative difference of a vector that a server gives back with fewer bits."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class VectorWriter(PointWriter):
         used: whether the new vectors have been in use before, so that the application may have written some.
     """
 
+    new: NamedVector
     pair: VectorPair
     used: bool
 
@@ -52,8 +57,8 @@ class VectorWriter(PointWriter):
     def _brought(self, points: Points, produce: Produce) -> Points:
         """The points as they are once their new vectors are written, without those deleted meanwhile.
 
-        A point that lost its new vector while it was written is given back as if it had it, so that its
-        part, listed again, differs from this.
+        A point whose new vector others have changed again by then is given back as it was written, so that
+        its part, listed again, differs from this.
         """
         old, new = self.pair.halves(points)
         digests, payloads = digests_of(old)
@@ -61,20 +66,35 @@ class VectorWriter(PointWriter):
         if not chosen:
             return points
         made = self._made(old.select(chosen), produce)
-        self.new.put(made)
+        self._put(made, new.null[chosen])
         back = self.new.get(made.ids)
         places = np.array(in_order(back, made.ids), dtype=np.int64)
         vectors, entries = new.vectors.copy(), dict[Any, Entry]()
         now = vector_digests(back.vectors, back.null)
         for row, place, intended, null in zip(chosen, places, made.vectors, made.null, strict=True):
-            kept = place >= 0 and back.null[place] == null
-            vectors[row] = back.vectors[place] if kept else np.nan if null else intended
+            wanted = np.full_like(intended, np.nan) if null else intended
+            kept = place >= 0 and self._is_kept(back.vectors[place], wanted)
+            vectors[row] = back.vectors[place] if kept else wanted
             if kept:
                 entries[points.ids[row]] = Entry(digests[row], payloads[row], now[place])
         self.ledger.put(list(entries), list(entries.values()))
         gone = {row for row, place in zip(chosen, places, strict=True) if place < 0}
         both = joined(old, Points(new.ids, vectors, new.null, new.payloads))
         return both.select([row for row in range(len(points)) if row not in gone])
+
+    def _put(self, made: Points, missing: np.ndarray) -> None:
+        """Write; after the switch so that a vector that the application writes at this moment stays."""
+        if not self.switched:
+            self.new.put(made)
+            return
+        self.new.put_missing(made.select(np.flatnonzero(missing).tolist()))
+        self.new.put(made.select(np.flatnonzero(~missing).tolist()))
+
+    def _is_kept(self, found: np.ndarray, written: np.ndarray) -> bool:
+        """Whether this is what was written, as the server rounds and scales it."""
+        if self.new.metric == "cosine":
+            written = written / max(float(np.linalg.norm(written)), TINY)
+        return bool(np.allclose(found, written, rtol=ROUNDED, atol=ROUNDED * _size(written), equal_nan=True))
 
     def _stale(self, old: Points, digests: list[int], now: list[int]) -> list[int]:
         """Points whose new vector is missing or out of date; `digests` of the old ones, `now` of the new."""
@@ -103,3 +123,7 @@ class VectorWriter(PointWriter):
                 if entry is None or entry.new != NOTHING or entry.source != digests[row]
             ]
         return left
+
+
+def _size(vector: np.ndarray) -> float:
+    return float(np.nan_to_num(np.abs(vector)).max())

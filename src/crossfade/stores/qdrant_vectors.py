@@ -22,6 +22,7 @@ from crossfade.stores.qdrant import (
     DISTANCES,
     QdrantStore,
     as_settings,
+    datatype_of,
     names_of,
     server_of,
     target_of,
@@ -116,7 +117,7 @@ class QdrantVectors(QdrantStore):
         dense = models.DenseVectorConfig(
             size=staged.new.dimension,
             distance=models.Distance(DISTANCES[staged.new.metric]),
-            datatype=like.parameters.datatype,
+            datatype=datatype_of(like.parameters),
         )
         made = models.DenseVectorNameConfig(dense=dense)
         self._server.create_vector_name(self._called, name, made, wait=True)
@@ -179,6 +180,7 @@ class QdrantVectors(QdrantStore):
     def _writer(self, staged: Staged) -> VectorWriter:
         old, new = self._old(staged), self._begun(staged)
         pair = self._pair(staged)
+        assert isinstance(new, NamedVector)
         assert pair is not None
         switched, used = self.switched(staged), "used" in self._facts()
         return VectorWriter(old, new, self._ledger(staged), staged, self.uri, switched, pair, used)
