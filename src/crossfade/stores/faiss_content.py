@@ -17,7 +17,7 @@ from crossfade.extras import load
 from crossfade.spaces import Metric
 from crossfade.stores.base import IndexInfo, Rows
 from crossfade.stores.faiss_kinds import describe_index, has_lists, is_flat, require_known, unit, unwrapped
-from crossfade.stores.file_content import Content, Positions, Ranked, ids_of
+from crossfade.stores.file_content import Content, Positions, Ranked, Unreadable, ids_of
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.columns import ROW_NUMBERS, describe_columns
 
@@ -32,7 +32,8 @@ class FaissContent(Content):
         what: the store, for messages.
 
     Raises:
-        StoreError: it cannot be read, or index and table do not fit each other.
+        Unreadable: it cannot be read.
+        StoreError: index and table do not fit each other.
         NotSupported: an index of another kind.
         UsageError: no such column.
     """
@@ -57,9 +58,9 @@ class FaissContent(Content):
         # Not mapped into memory: an application that writes the file in place would crash the reader.
         try:
             self._owner = self._faiss.read_index(str(path))  # the downcast one does not own its memory
-        except RuntimeError as error:
-            text = str(error).splitlines()[0]
-            raise StoreError(f"{path}: cannot be read as a FAISS index: {text}") from None
+        except (RuntimeError, MemoryError) as error:  # garbled sizes ask for more memory than there is
+            text = str(error).partition("\n")[0] or "not enough memory"
+            raise Unreadable(f"{path}: cannot be read as a FAISS index: {text}") from None
         return self._faiss.downcast_index(self._owner)
 
     def _own_ids(self, mapped: NDArray[np.int64] | None) -> NDArray[np.int64] | None:

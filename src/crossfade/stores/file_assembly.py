@@ -13,7 +13,7 @@ import numpy as np
 
 from crossfade.stores.base import Produced, Receipt
 from crossfade.stores.durable import read_json, write_json
-from crossfade.stores.file_content import Content
+from crossfade.stores.file_content import Content, identity
 from crossfade.stores.file_parts import Digests, Span
 from crossfade.stores.file_vectors import PartFile, Piece, pieces_to_make, with_nan
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
@@ -60,6 +60,13 @@ class Assembly:
             return None
         parts = {key: Place(**place) for key, place in facts.pop("parts", {}).items()}
         return cls(**facts, parts=parts)
+
+    def damage(self, file: Path) -> str | None:
+        """What is wrong with the new file as a whole, or None."""
+        if not file.exists():
+            return f"file {file.name} is gone"
+        same = identity(file) == self.identity
+        return None if same else f"file {file.name} has other content than was written"
 
     def write(self, path: Path) -> None:
         """Replace the facts at `path`."""

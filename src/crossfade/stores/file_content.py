@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from crossfade.errors import StoreError
 from crossfade.evaluation.search import search
 from crossfade.spaces import Metric
 from crossfade.stores.base import IndexInfo, Rows
@@ -21,6 +22,10 @@ from crossfade.vectors.ids import IdIndex, normalize_ids
 Positions = NDArray[np.int64]
 SETTLED_SECONDS = 0.05
 """Two writes within one tick of the file system's clock look alike; an identity is taken after that."""
+
+
+class Unreadable(StoreError):
+    """A version of a file is gone, cut short or garbled."""
 
 
 def identity(path: Path) -> str:

@@ -16,7 +16,7 @@ from crossfade.errors import DimensionMismatch, StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address
 from crossfade.stores.base import Description, Hits, Rows, Store
-from crossfade.stores.file_content import Content, Positions, identity
+from crossfade.stores.file_content import Content, Positions, Unreadable, identity
 from crossfade.stores.file_parts import Span
 from crossfade.stores.file_versions import Versions, file_name
 from crossfade.stores.id_cache import IdCache
@@ -193,7 +193,7 @@ class FileReader(Store):
         """The vectors called `name`, of the version that is there now."""
         path = self._live if name in (None, self.column) else self._versions.place(str(name))
         if not path.exists():
-            raise StoreError(
+            raise Unreadable(
                 f"{self.uri}: no vectors {name!r}, only {self.column!r}; if the file was replaced too often "
                 "for its new version to be written, let its writers pause and run crossfade apply again"
             )

@@ -13,11 +13,10 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
-from crossfade.errors import StoreError
+from crossfade.errors import CrossfadeError, StoreError
 from crossfade.stores.base import (
     IndexInfo,
     Part,
@@ -107,8 +106,7 @@ class FileStore(FileReader):
         return made.parts if made is not None and self._is_whole(staged.name, made) else {}
 
     def _is_whole(self, name: str, made: Assembly) -> bool:
-        target = self._versions.place(name)
-        return target.exists() and identity(target) == made.identity
+        return made.damage(self._versions.place(name)) is None
 
     def write_part(self, part: Part, staged: Staged, produce: Produce, *, rows: int = BATCH_ROWS) -> Receipt:
         content, spans = self._spans(staged, digested=True)
@@ -247,14 +245,36 @@ class FileStore(FileReader):
         found = list(self._versions.neighbourhood.glob(f"*/parts/{receipt.location['path']}"))
         return check_vectors_file(found[0] if found else None, receipt)
 
+    def check_file(self, staged: Staged) -> str | None:
+        """What is wrong with the file that holds the new vectors, or None.
+
+        After a switch it is the application's, which may have written it since.
+        """
+        if self.switched(staged):
+            return None
+        target, made = self._versions.place(staged.name), self._assembly(staged.name)
+        if made is None:
+            return (
+                f"file {target.name} was never whole: if the old one is replaced too often, pause its writers"
+            )
+        return made.damage(target)
+
+    def distrust(self, staged: Staged, receipts: Mapping[str, Receipt]) -> None:
+        """Have `apply` write again what is not as it was written, though it looks as if it were."""
+        for one in receipts.values():
+            if "path" in one.location and self.check_part(one):
+                (self._parts_folder(staged) / one.location["path"]).unlink(missing_ok=True)
+        if made := self._assembly(staged.name):
+            replace(made, identity="").write(self._facts(staged.name))
+
     def _check_place(self, receipt: Receipt) -> str | None:
         """Read the part again where it lies in the new file."""
         name = receipt.location["file"]
         target, made = self._versions.place(name), self._assembly(name)
-        if made is None or not target.exists():
+        if made is None:
             return f"file {target.name} is gone"
-        if not self._is_whole(name, made):
-            return f"file {target.name} has other content than was written"
+        if damage := made.damage(target):
+            return damage
         place = made.parts.get(receipt.part)
         if place is None or place.checksum != receipt.checksum:
             return f"part {receipt.part} is not in file {target.name}"
@@ -262,7 +282,7 @@ class FileStore(FileReader):
             return None
         try:
             found = checksum_of(self._content(name).as_written(place.start, place.rows))
-        except (StoreError, OSError, pa.ArrowException) as error:
+        except CrossfadeError as error:
             return f"file {target.name} cannot be read: {error}"
         same = found == receipt.checksum
         return (

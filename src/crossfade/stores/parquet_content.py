@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crossfade.errors import StoreError, UsageError
+from crossfade.errors import UsageError
 from crossfade.stores.base import Rows
-from crossfade.stores.file_content import Content, Positions, ids_of
+from crossfade.stores.file_content import Content, Positions, Unreadable, ids_of
 from crossfade.stores.lance_parts import read_vectors
 from crossfade.vectors import BATCH_ROWS
 from crossfade.vectors.columns import choose_vector_column, describe_columns
@@ -23,17 +24,15 @@ class ParquetContent(Content):
     """The rows of the file at `path`, held open, so that it stays what it is when it is replaced.
 
     Raises:
-        StoreError: the file cannot be read.
+        Unreadable: it cannot be read, now or later.
         UsageError: no such column.
     """
 
     def __init__(self, path: Path, column: str, id_column: str | None, what: str) -> None:
-        self._what, self._column = what, column
-        try:
+        self._path, self._what, self._column = path, what, column
+        with self._reading():
             self._source = pa.OSFile(str(path))
             self.file = self._open()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StoreError(f"{path}: cannot be read as Parquet: {error}") from None
         self.schema = self.file.schema_arrow
         choose_vector_column(self.schema, column, what)
         if id_column and id_column not in self.schema.names:
@@ -53,6 +52,14 @@ class ParquetContent(Content):
         # Pre-buffering would hold whole row groups; a buffered stream holds a page of each column.
         return pq.ParquetFile(self._source, pre_buffer=False, buffer_size=READ_BUFFER_BYTES)
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            why = str(error).partition("\n")[0]
+            raise Unreadable(f"{self._path}: cannot be read as Parquet: {why}") from None
+
     def twin(self) -> ParquetContent:
         """The same file for another thread, which reads at its own pace; closed with this one."""
         made = copy.copy(self)
@@ -70,7 +77,7 @@ class ParquetContent(Content):
         column_type = self.schema.field(self._column).type
         if pa.types.is_fixed_size_list(column_type):
             return int(column_type.list_size)
-        for batch in self.file.iter_batches(BATCH_ROWS, columns=[self._column]):
+        for batch in self._decoded(list(range(self.file.num_row_groups)), [self._column]):
             lengths = batch.column(0).value_lengths().drop_null()
             if len(lengths):
                 return int(lengths[0].as_py())
@@ -121,11 +128,20 @@ class ParquetContent(Content):
         else:
             return
         groups = list(range(group, self.file.num_row_groups))
-        for batch in self.file.iter_batches(BATCH_ROWS, row_groups=groups, columns=list(names)):
+        for batch in self._decoded(groups, list(names)):
             skipped = max(0, min(len(batch), start - first))
             first += len(batch)
             if skipped < len(batch):
                 yield batch.slice(skipped)
+
+    def _decoded(self, groups: list[int], names: list[str]) -> Iterator[pa.RecordBatch]:
+        batches = self.file.iter_batches(BATCH_ROWS, row_groups=groups, columns=names)
+        while True:
+            with self._reading():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def take(self, positions: Positions, columns: Sequence[str] = ()) -> Rows:
         order = np.argsort(positions, kind="stable")
@@ -152,7 +168,7 @@ class ParquetContent(Content):
         pieces, first = [], 0
         if not len(inside):
             return []
-        for batch in self.file.iter_batches(BATCH_ROWS, row_groups=[group], columns=names):
+        for batch in self._decoded([group], names):
             here = inside[(inside >= first) & (inside < first + len(batch))] - first
             if len(here):
                 pieces.append(batch.take(pa.array(here)).select(names))

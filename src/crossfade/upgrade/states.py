@@ -80,7 +80,7 @@ def require(step: Step, state: State, upgrade: str) -> None:
 
 
 def may_follow(source: State, target: State) -> bool:
-    """Whether some step leads from `source` to `target`."""
-    if source == target or (source, target) == (_S.TRANSFORMING, _S.BUILT):
+    """Whether some step leads from `source` to `target`; a second verify that fails leads back."""
+    if source == target or (source, target) in ((_S.TRANSFORMING, _S.BUILT), (_S.VERIFIED, _S.BUILT)):
         return True
     return any(source in step.allowed and target == step.through[0] for step in STEPS)

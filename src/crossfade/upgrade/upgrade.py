@@ -20,7 +20,14 @@ from crossfade.upgrade.plans import Plan
 from crossfade.upgrade.states import APPLY, CUTOVER, RETIRE, ROLLBACK, VERIFY, State, Step, require
 from crossfade.upgrade.status import Status, read_status
 from crossfade.upgrade.strategies import strategy
-from crossfade.upgrade.verifying import Check, ColumnVerifier, Verification, samples_for, verify_untouched
+from crossfade.upgrade.verifying import (
+    Check,
+    ColumnVerifier,
+    Verification,
+    file_damage,
+    samples_for,
+    verify_untouched,
+)
 from crossfade.upgrade.wording import size
 
 RISK = 0.001
@@ -115,7 +122,7 @@ class Upgrade:
         with self._step(APPLY) as state:
             adapter = checking.open_adapter(self.plan)
             self._check_store(state)
-            if state not in (State.BUILT, State.VERIFIED) or self._pending():
+            if state not in (State.BUILT, State.VERIFIED) or self._pending() or self._damaged():
                 self._transform(state, self._maker(adapter, encoder), progress)
         return self.status()
 
@@ -344,6 +351,9 @@ class Upgrade:
 
     def _pending(self) -> list[Part]:
         return self.store.pending(self.plan.staging, self._receipts) if self._writes_column else []
+
+    def _damaged(self) -> bool:
+        return self._writes_column and file_damage(self.store, self.plan) is not None
 
     @property
     def _receipts(self) -> dict[str, Receipt]:
