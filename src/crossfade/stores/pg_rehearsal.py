@@ -10,14 +10,14 @@ import numpy as np
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import psycopg, text
 from crossfade.stores.pg_vectors import VectorType, marks, vector_array
-from crossfade.stores.pg_writer import ROWS_PER_STATEMENT, Binary, dumper
+from crossfade.stores.pg_writer import ROWS_PER_STATEMENT, Binary, BinaryDumper
 from crossfade.vectors import FloatMatrix
 
 _TABLE = "CREATE TEMP TABLE crossfade_rehearsal (k bigint PRIMARY KEY, v {kind}, m bytea) ON COMMIT DROP"
 _ROWS = "INSERT INTO crossfade_rehearsal (k) SELECT generate_series(%s::bigint, %s::bigint)"
 _UPDATE = """
-UPDATE crossfade_rehearsal AS t SET v = s.v, m = s.m FROM unnest(%s::bigint[], %s, %s::bytea[]) AS s(k, v, m)
-WHERE t.k = s.k
+UPDATE crossfade_rehearsal AS t SET v = s.v, m = s.m
+FROM unnest(%s::bigint[], %s::{kind}, %s::bytea[]) AS s(k, v, m) WHERE t.k = s.k
 """
 
 
@@ -33,7 +33,7 @@ def rehearse(server: Server, kind: VectorType, dimension: int, batches: Iterator
     refused = psycopg.errors.InsufficientPrivilege
     try:
         with server.connection(passing=refused) as connection, connection.transaction(force_rollback=True):
-            connection.adapters.register_dumper(Binary, dumper(kind.array_oid))
+            connection.adapters.register_dumper(Binary, BinaryDumper)
             connection.execute(text(_TABLE, kind=kind.sized(dimension)))
             first = 0
             for vectors in batches:
@@ -51,4 +51,4 @@ def _update(connection: Any, kind: VectorType, first: int, vectors: FloatMatrix)
     valid = np.ones(len(vectors), dtype=bool)
     keys = list(range(first, first + len(vectors)))
     made = Binary(vector_array(kind.oid, records, valid))
-    connection.execute(_UPDATE, [keys, made, marks(records, valid)])
+    connection.execute(text(_UPDATE, kind=kind.array), [keys, made, marks(records, valid)])

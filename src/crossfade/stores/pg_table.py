@@ -170,7 +170,7 @@ def read_table(server: Server, oid: int) -> Table:
 _COLUMNS = """
 SELECT a.attname, a.attnum, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, -1), t.typname,
   a.atttypmod, a.attnotnull, a.attgenerated <> '', coalesce(col_description(a.attrelid, a.attnum), ''),
-  n.nspname, t.oid, t.typarray
+  n.nspname, t.oid
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
@@ -182,9 +182,9 @@ ORDER BY indisprimary DESC, indnkeyatts, indexrelid
 
 
 def _column(row: Any) -> Column:
-    *plain, schema, oid, array_oid = row
+    *plain, schema, oid = row
     type_name = plain[4]
-    vector = VectorType(type_name, schema, oid, array_oid) if type_name in COMPONENTS else None
+    vector = VectorType(type_name, schema, oid) if type_name in COMPONENTS else None
     return Column(*[*plain, vector])
 
 

@@ -32,17 +32,21 @@ class VectorType:
 
     Attributes:
         name, schema: the type's name, and where the extension is installed.
-        oid, array_oid: of the type, and of the type of arrays of it.
+        oid: of the type.
     """
 
     name: str
     schema: str
     oid: int
-    array_oid: int
 
     def sized(self, dimension: int) -> Query:
         """The type of a column of vectors of this dimension."""
         return text("{name}(" + str(int(dimension)) + ")", name=identifier(self.schema, self.name))
+
+    @property
+    def array(self) -> Query:
+        """The type of arrays of it."""
+        return text("{name}[]", name=identifier(self.schema, self.name))
 
     def operator(self, metric: str) -> Query:
         """The operator that is a distance in this metric."""
@@ -89,15 +93,28 @@ class VectorType:
 
 def vector_array(oid: int, records: NDArray[Any], valid: NDArray[np.bool_]) -> bytes:
     """The binary form of an array of vectors of the type `oid`, null where not `valid`."""
-    head = struct.pack(">iiIii", 1, int(not valid.all()), oid, len(records), 1)
-    layout = np.dtype([("length", ">i4"), ("record", records.dtype)])
-    items = np.zeros(len(records), dtype=layout)
-    items["length"], items["record"] = records.dtype.itemsize, records
     if valid.all():
-        return head + items.tobytes()
-    return head + b"".join(
-        item.tobytes() if good else b"\xff\xff\xff\xff" for item, good in zip(items, valid, strict=True)
-    )
+        return fixed_array(oid, records)
+    vectors = (one.tobytes() if good else None for one, good in zip(records, valid.tolist(), strict=True))
+    return bytes_array(oid, list(vectors))
+
+
+def fixed_array(oid: int, values: NDArray[Any]) -> bytes:
+    """The binary form of an array of type `oid` from (n,) values that are in their binary form already."""
+    items = np.zeros(len(values), dtype=[("length", ">i4"), ("value", values.dtype)])
+    items["length"], items["value"] = values.dtype.itemsize, values
+    return _HEAD.pack(1, 0, oid, len(values), 1) + items.tobytes()
+
+
+def bytes_array(oid: int, values: Sequence[bytes | None]) -> bytes:
+    """The same from values of any length, with nulls."""
+    parts = [_HEAD.pack(1, int(None in values), oid, len(values), 1)]
+    for one in values:
+        parts += (_NULL,) if one is None else (_LENGTH.pack(len(one)), one)
+    return b"".join(parts)
+
+
+_HEAD, _LENGTH, _NULL = struct.Struct(">iiIii"), struct.Struct(">i"), b"\xff\xff\xff\xff"
 
 
 def marks(records: NDArray[Any], valid: NDArray[np.bool_]) -> list[bytes]:

@@ -10,7 +10,7 @@ its page, and leaves all indexes alone, if the page has room for the new version
 page has none until another row of it was updated, that is committed, and nobody sees its old version any
 more. So a part is not written page after page: the first row of every page comes first, then the second, each
 statement in a transaction of its own, and from the second on most rows find room. Each writer has pages to
-itself, and the reader keeps no snapshot that would hold old versions.
+itself, and the reader is done before most is written, so that its snapshot does not keep old versions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,18 @@ from crossfade.stores.pg_rows import Field
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import Query, identifier, listed, literal, psycopg, text
 from crossfade.stores.pg_table import Table
-from crossfade.stores.pg_vectors import VectorType, marks, vector_array
+from crossfade.stores.pg_vectors import VectorType, bytes_array, fixed_array, marks, vector_array
 from crossfade.vectors.channel import Consumer, read_ahead
 
 ROWS_PER_STATEMENT = 256
 """Each statement is a transaction of its own: few rows, so that a page soon has room for its next one."""
 WRITERS = 2
 """Connections that write at a time."""
+FEW_ROWS = 4096
+"""In batches of so many a part is read before much of it is written. For smaller ones, the server keeps the
+rows that the cursor is to give, so that the reader has no snapshot; that costs it a copy."""
+BYTEA, TEXT, XID = 17, 25, 28
+"""Type numbers, the same on every server."""
 ROW_WAIT_MS = 200
 """How long a batch waits for rows that others hold: less than PostgreSQL waits to look for a deadlock."""
 
@@ -129,10 +134,11 @@ class RowWriter:
     # --- reading ------------------------------------------------------------------------------
 
     def _read(self, where: Query, rows: int) -> Iterator[Batch]:
-        holds = self._server.holds
+        kept = rows < FEW_ROWS and not self._server.holds
         with (
             self._server.connection() as connection,
-            connection.cursor("crossfade_rows", binary=True, withhold=not holds) as cursor,
+            nullcontext() if kept else connection.transaction(),
+            connection.cursor("crossfade_rows", binary=True, withhold=kept) as cursor,
         ):
             cursor.execute(self._selection(where))
             while found := cursor.fetchmany(rows):
@@ -181,7 +187,7 @@ class RowWriter:
 
     def _update_all(self, batches: Iterator[_Values]) -> None:
         with self._server.connection() as connection:
-            connection.adapters.register_dumper(Binary, dumper(self._new.array_oid))
+            connection.adapters.register_dumper(Binary, BinaryDumper)
             for values in batches:
                 for start in range(0, len(values), ROWS_PER_STATEMENT):
                     some = values.between(start, start + ROWS_PER_STATEMENT)
@@ -216,7 +222,9 @@ class RowWriter:
             text("{column} = s.{key}", column=identifier(found, column.name), key=identifier(key))
             for key, column in zip(keys, self._table.key, strict=True)
         ]
-        source = text("unnest(" + ", ".join([*arrays, "%s::text[]::xid[]", "%s", "%s::bytea[]"]) + ")")
+        vectors = text("%s::{kind}", kind=self._new.array)
+        given = [*map(text, arrays), text("%s::xid[]"), vectors, text("%s::bytea[]")]
+        source = text("unnest({given})", given=listed(given))
         parts = {
             "table": self._table.query,
             "new": identifier(self._names.new),
@@ -266,23 +274,25 @@ class _Values:
 
     def between(self, start: int, stop: int) -> list[Any]:
         """The parameters for some of the rows."""
-        keys = [values[start:stop] for values in self._keys]
+        keys = [bytes_array(TEXT, [one.encode() for one in values[start:stop]]) for values in self._keys]
+        versions = fixed_array(XID, np.array(self._versions[start:stop]).astype(">u4"))
         vectors = vector_array(self._oid, self._records[start:stop], self._valid[start:stop])
-        return [*keys, self._versions[start:stop], Binary(vectors), self.marks[start:stop]]
+        found = bytes_array(BYTEA, self.marks[start:stop])
+        return [Binary(one) for one in (*keys, versions, vectors, found)]
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A parameter in binary form."""
+    """A parameter in binary form; the statement says of what type it is."""
 
     data: bytes
 
 
-def dumper(oid: int) -> Any:
-    """Sends `Binary` as it is, as a value of the type `oid`."""
+class BinaryDumper(psycopg.adapt.Dumper):  # type: ignore[misc]
+    """Sends `Binary` as it is."""
 
-    def dump(self: Any, value: Binary) -> bytes:
+    format = psycopg.pq.Format.BINARY
+
+    def dump(self, value: Binary) -> bytes:
+        """The bytes themselves."""
         return value.data
-
-    members = {"oid": oid, "format": psycopg.pq.Format.BINARY, "dump": dump}
-    return type("BinaryDumper", (psycopg.adapt.Dumper,), members)
