@@ -1,6 +1,6 @@
 """A gallery whose rows are of different origin, and the ways to bring their scores into one ranking.
 
-    python benchmarks/mixed.py --data DIR [--out benchmarks/results]
+    python benchmarks/mixed.py --data DIR [--out benchmarks/results] [--curves]
 
 Real photographs and products under two models (MobileNet v1 0.25 → v2). Maps by ridge regression on four
 fifths of the pairs, levelling on the others; held-out items as queries and gallery, the query itself taken
@@ -9,6 +9,9 @@ old (searched by the mapped query), or one half of each. Re-embedded are random 
 lifted, those of the largest predicted error. Scales are fitted on one half of the queries and scored on
 the other. `levelled`: the lifted vectors themselves are moved before they are written, then scores are
 compared as they are; `levelled, quantile`: both. Seed 0.
+
+At the end the backfill curve of `crossfade evaluate`, of a ridge map on all pairs, searched as a partial
+backfill would be; --curves measures it alone and keeps the tables that were measured before.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ import numpy as np
 from matrix import Case, fashion, tiny_imagenet
 
 from crossfade.adapters import Adapter, make_adapter
-from crossfade.evaluation.backfill_curve import largest_first
+from crossfade.evaluation.backfill_curve import backfill_curve, largest_first
 from crossfade.evaluation.bootstrap import Groups
+from crossfade.evaluation.curves import BackfillCurve
 from crossfade.evaluation.levelling import fit_levelling
 from crossfade.evaluation.measure import Measurement, Measurer, measure, nearest_neighbours
 from crossfade.evaluation.merging import LIFTED, METHODS, OLD, QUANTILE, RAW, RE_EMBEDDED, MixedRows
@@ -33,11 +37,15 @@ from crossfade.evaluation.paired import paired_rows
 from crossfade.evaluation.rows import SingleStage
 from crossfade.evaluation.scoring import Scorer
 from crossfade.evaluation.task import RetrievalTask
+from crossfade.evaluation.unseen import unseen_items
+from crossfade.report.curve_view import curve_view
+from crossfade.report.markdown import table
 from crossfade.vectors import FloatMatrix
 
 RESULTS = Path(__file__).parent / "results"
 SEED = 0
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+CURVE_SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 SHOWN = 5e-5
 """Differences that the table's digits do not show are not marked."""
 AGREEMENT = "agreement@10"
@@ -140,6 +148,16 @@ def measured(task: RetrievalTask, scores: Scored, origins: np.ndarray[Any, Any])
     ]
 
 
+def measure_curve(case: Case) -> dict[str, Any]:
+    """The backfill curve as it would be served, with raw scores beside it."""
+    adapter = make_adapter("ridge", seed=SEED).fit_pairs(case.pairs)
+    held_out, reason = unseen_items(case.task, adapter, case.pairs, seed=SEED)
+    curve = backfill_curve(
+        case.task, adapter, held_out=held_out, reason=reason, shares=CURVE_SHARES, seed=SEED
+    )
+    return curve.to_dict()
+
+
 # --- tables -----------------------------------------------------------------------------------
 
 
@@ -156,7 +174,19 @@ def markdown(results: dict[str, Any]) -> str:
             for shown in (metric, AGREEMENT):
                 heading = f"The rest {rest}, re-embedded {ORDERS[order]}: {shown}"
                 lines += [heading, "", *_table(chosen, shown), ""]
+        lines += _curve(BackfillCurve.from_dict(results["curves"][name]))
     return "\n".join(lines)
+
+
+def _curve(curve: BackfillCurve) -> list[str]:
+    """As `crossfade evaluate` shows it."""
+    view = curve_view(curve)
+    rows = [
+        (order, *values, f"{area.value} ({area.interval})", f"{against.value} {against.interval}".strip())
+        for order, values, area, against in view.rows
+    ]
+    heading = f"The backfill curve: {view.title}"
+    return [heading, "", table(view.header, rows), "", " ".join(view.notes), ""]
 
 
 def _table(rows: list[dict[str, Any]], metric: str) -> list[str]:
@@ -176,22 +206,30 @@ def _cell(row: dict[str, Any], metric: str) -> str:
     return f"{value['value']:.4f}{mark}"
 
 
+def _nothing() -> dict[str, Any]:
+    return {"seed": SEED, "primary": {}, "sizes": {}, "rows": [], "curves": {}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("CROSSFADE_DATA"), help="the data folder")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--curves", action="store_true", help="measure the backfill curves only")
     options = parser.parse_args()
     if options.data is None:
         parser.error("give --data DIR, or set CROSSFADE_DATA")
     cases = [next(make(Path(options.data))) for make in (tiny_imagenet, fashion)]
-    results: dict[str, Any] = {"seed": SEED, "primary": {}, "sizes": {}, "rows": []}
+    path, results = options.out / "mixed.json", _nothing()
+    if options.curves:
+        results = {**json.loads(path.read_text(encoding="utf-8")), "curves": {}}
     for case in cases:
         name = f"{case.task.name}: {case.name}"
-        named = Case(name, case.task, case.pairs)
-        results["primary"][name] = case.task.ground_truth.primary
-        results["sizes"][name] = f"{len(case.pairs):,} pairs; {case.task.n_gallery:,} gallery items."
-        results["rows"] += measure_case(named)
-    (options.out / "mixed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        results["curves"][name] = measure_curve(case)
+        if not options.curves:
+            results["primary"][name] = case.task.ground_truth.primary
+            results["sizes"][name] = f"{len(case.pairs):,} pairs; {case.task.n_gallery:,} gallery items."
+            results["rows"] += measure_case(Case(name, case.task, case.pairs))
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (options.out / "mixed.md").write_text(markdown(results), encoding="utf-8")
 
 
