@@ -151,7 +151,19 @@ def fill(address: str, folder: Path) -> dict[str, float]:
                 connection.execute(
                     "UPDATE items SET vector__next = s.vector FROM staging AS s WHERE items.id = s.id"
                 )
-        return {"seconds": time.perf_counter() - started}
+        return {"seconds": time.perf_counter() - started, "stayed": stayed(connection, len(vectors))}
+
+
+def stayed(connection: Any, rows: int) -> float:
+    """Share of the updated rows that kept their page, and so their entries in the indexes."""
+    query = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'items'"
+    updated = hot = 0
+    for _ in range(300):  # idle sessions tell what they counted after ten seconds
+        updated, hot = connection.execute(query).fetchone()
+        if updated >= rows:
+            break
+        time.sleep(0.1)
+    return float(hot / max(updated, 1))
 
 
 def upgrade(address: str, folder: Path) -> dict[str, float]:
@@ -173,13 +185,21 @@ def upgrade(address: str, folder: Path) -> dict[str, float]:
     seconds["apply"] = timed(running.apply)[1]
     peak = peak_memory()
     seconds |= split.seconds
+    with psycopg.connect(address, autocommit=True) as connection:
+        share = stayed(connection, made.found.rows)
     seconds["verify"] = timed(running.verify)[1]
     with Reader(address) as reader:
         seconds["cutover"] = timed(running.cutover)[1]
     seconds |= {"columns locked": split.seconds["columns locked"], "slowest read in cutover": reader.slowest}
     seconds["rollback"] = timed(running.rollback)[1]
     apply = seconds["apply"] - seconds["index"]
-    return {**seconds, "seconds": apply, "peak_bytes": peak, "peak_bytes_of_all_steps": peak_memory()}
+    return {
+        **seconds,
+        "seconds": apply,
+        "stayed": share,
+        "peak_bytes": peak,
+        "peak_bytes_of_all_steps": peak_memory(),
+    }
 
 
 class Split:
@@ -291,7 +311,10 @@ def table(report: dict[str, Any]) -> str:
         who: f"{statistics.median(r):.2f} ({min(r):.2f} to {max(r):.2f})"
         for who, r in found["ratios"].items()
     }
-    steps = {k: v for k, v in found["steps"].items() if k != "seconds" and "peak" not in k}
+    steps = {k: v for k, v in found["steps"].items() if k not in ("seconds", "stayed") and "peak" not in k}
+    stays = {
+        who: statistics.median(run["stayed"] for run in found["runs"][who]) for who in ("fill", "crossfade")
+    }
     index = f" --index {report['index']}" if report["index"] else ""
     return "\n".join(
         [
@@ -311,6 +334,8 @@ def table(report: dict[str, Any]) -> str:
             f"| COPY into an empty table | {speed['copy']:,.0f} | {share['copy']} |",
             "",
             f"Shares are medians over {report['repeats']} repeats, with the smallest and the largest.",
+            f"Rows that kept their page, and so their entries in the indexes: {stays['crossfade']:.0%} with "
+            f"Crossfade, {stays['fill']:.0%} with COPY and UPDATE.",
             f"Peak memory of `apply`: {found['steps']['peak_bytes'] / 1e6:,.0f} MB.",
             "",
             "| step | seconds (median) |",
