@@ -1,6 +1,6 @@
 """Faults at random points of whole upgrades, on every store: does each end where an undisturbed one does?
 
-    python benchmarks/faults.py [--runs 260] [--seed 0] [--stores lancedb,pgvector,chroma]
+    python benchmarks/faults.py [--runs 252] [--seed 0] [--stores lancedb,pgvector,chroma]
 
 Each run upgrades a fresh copy of a small gallery (plan, apply, verify, cutover, rollback, forward again,
 retire). In one step something goes wrong at a random point: kill -9, a lost connection, a server that
@@ -77,7 +77,7 @@ def report(results: Sequence[Result], seed: int, seconds: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--runs", type=int, default=260)
+    parser.add_argument("--runs", type=int, default=252)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="N", help="repeat run N alone; writes no results")
     parser.add_argument("--stores", default=",".join(STORES))
