@@ -15,6 +15,7 @@ from crossfade.spaces import Space
 from crossfade.stores import Description, Rows, Store, open_store
 from crossfade.upgrade.journal import Journal
 from crossfade.upgrade.states import State
+from crossfade.upgrade.wording import Facts, store_facts
 from crossfade.vectors.checks import KeyLog, find_invalid
 from crossfade.vectors.ids import first_few, id_keys, normalize_ids
 from crossfade.vectors.metadata import settle_space
@@ -87,11 +88,14 @@ class Inspection:
         found = self.found.to_dict()
         return {"store": found, "space": space, "problems": problems, "ready": self.ready, "upgrade": upgrade}
 
-    def summary(self) -> list[tuple[str, str]]:
-        """For people: label and value pairs."""
-        from crossfade.upgrade.wording import inspection_summary
-
-        return inspection_summary(self)
+    def summary(self) -> Facts:
+        """For people."""
+        space = str(self.space) if self.space else "not recorded"
+        facts = [*store_facts(self.found), ("space", space)]
+        if self.upgrade:
+            facts.append(("upgrade", f"{self.upgrade[0]}, {self.upgrade[1]}"))
+        facts += [("problem" if one.blocks else "remark", str(one)) for one in self.problems]
+        return [*facts, ("ready", "yes" if self.ready else "no: solve the problems first")]
 
 
 def inspect_store(store: str | Store, *, space: Space | str | None = None) -> Inspection:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from crossfade.errors import UnreadableFile, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import Description, Staged
+from crossfade.upgrade.wording import UNFOUND, Facts, duration, size, store_facts
 
 FORMAT = "crossfade-plan"
 VERSION = 1
@@ -191,11 +192,40 @@ class Plan:
         reads = tuple(filter(None, (items, self.side)))
         return Staged(self.staged, self.previous, self.old, self.new, self.id, reads)
 
-    def summary(self) -> list[tuple[str, str]]:
-        """The plan for people: label and value pairs."""
-        from crossfade.upgrade.wording import plan_summary
-
-        return plan_summary(self)
+    def summary(self) -> Facts:
+        """The plan for people."""
+        facts = [
+            ("upgrade", f"{self.id}, planned {self.created}"),
+            ("strategy", _strategy(self)),
+            ("store", self.store),
+            ("old space", str(self.old)),
+            ("new space", str(self.new)),
+            *store_facts(self.found)[1:],
+        ]
+        if self.adapter:
+            facts.append(("adapter", f"{self.adapter.method}, {self.adapter.path}"))
+        if self.side:
+            facts.append(("side-information", f"column {self.side}"))
+        if self.chosen:
+            facts.append(("embedded again", f"{self.chosen.count:,} items, listed in {self.chosen.path}"))
+        if self.mix:
+            facts.append(("mixed scores", str(self.mix)))
+        elif self.strategy == "partial":
+            facts.append(
+                (
+                    "mixed scores",
+                    "compared as they are, not measured; lifted rows may come first (--held-out-old)",
+                )
+            )
+        facts += [("quality", str(one)) for one in self.quality] or [
+            ("quality", "not measured; run crossfade evaluate")
+        ]
+        facts += [("verdict", self.verdict)] * bool(self.verdict)
+        facts += [("forced", self.forced)] * bool(self.forced)
+        facts += _left_out(self)
+        facts += _costs(self)
+        facts += [("step" if number == 0 else "", step) for number, step in enumerate(self.steps)]
+        return [*facts, ("way back", self.way_back)]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -245,6 +275,59 @@ class Plan:
         except (OSError, UnicodeDecodeError) as error:
             raise UnreadableFile(f"{path}: cannot be read ({error}); make it with crossfade plan") from None
         return cls.from_json(text, str(path))
+
+
+# --- in words ---------------------------------------------------------------------------------
+
+
+def _left_out(plan: Plan) -> Facts:
+    """Rows that get no new vector, as far as they are known."""
+    facts, skips = [], plan.on_invalid == "skip"
+    if plan.invalid:
+        found = ", ".join(f"{count} {fault}" for fault, count in sorted(plan.invalid.items()))
+        facts.append(
+            ("unusable vectors", f"{found}; {f'to be skipped: {UNFOUND}' if skips else 'to be refused'}")
+        )
+    needed = plan.items if plan.strategy == "backfill" else plan.side
+    if skips and plan.staged and needed:
+        facts.append(
+            ("left out", f"rows without a usable value in column {needed}, which apply counts: {UNFOUND}")
+        )
+    return facts
+
+
+def _strategy(plan: Plan) -> str:
+    details = [
+        f"weight {plan.weight:g}" if plan.weight is not None else "",
+        f"{plan.depth} candidates" if plan.depth is not None else "",
+        f"first stage {plan.first_stage}" if plan.first_stage else "",
+        f"{plan.budget:.1%} embedded again" if plan.budget is not None else "",
+    ]
+    named = ", ".join(filter(None, details))
+    return f"{plan.strategy} ({named})" if named else plan.strategy
+
+
+def _costs(plan: Plan) -> Facts:
+    cost = plan.estimates
+    if not cost.rows:
+        return [("writes", "nothing now")]
+    speed = (
+        f"{duration(cost.seconds)} at {cost.rows_per_second:,.0f} rows/s" if cost.seconds else "not measured"
+    )
+    free = "of an unknown amount" if cost.bytes_free is None else f"of {size(cost.bytes_free)}"
+    short = cost.bytes_free is not None and cost.bytes_needed >= cost.bytes_free
+    return [
+        ("writes", f"{cost.rows:,} vectors of {plan.new.dimension} dimensions"),
+        ("time", speed),
+        (
+            "disk",
+            f"{size(cost.bytes_needed)} {free} free" + ": NOT ENOUGH, apply will refuse" * short,
+        ),
+        *[("pause at cutover", cost.pause)] * bool(cost.pause),
+    ]
+
+
+# --- from JSON --------------------------------------------------------------------------------
 
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:

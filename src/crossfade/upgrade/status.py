@@ -9,6 +9,7 @@ from typing import Any
 from crossfade.upgrade.journal import Journal, Transition
 from crossfade.upgrade.plans import Plan
 from crossfade.upgrade.states import NEXT, RETIRE, State
+from crossfade.upgrade.wording import UNFOUND, Facts, duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,38 @@ class Status:
     remarks: tuple[str, ...] = ()
     next: str = ""
 
-    def summary(self) -> list[tuple[str, str]]:
-        """For people: label and value pairs."""
-        from crossfade.upgrade.wording import status_summary
+    def summary(self) -> Facts:
+        """For people."""
+        facts = [
+            ("upgrade", self.id),
+            ("store", self.store),
+            ("strategy", self.strategy),
+            ("state", self.state.value),
+        ]
+        if self.rows_total:
+            share = self.rows_done / self.rows_total
+            facts.append(("rows", f"{self.rows_done:,} of {self.rows_total:,} ({share:.0%})"))
+        if self.rows_underway:
+            speed, left = f"{self.rows_per_second:,.0f} rows/s", duration(self.seconds_left)
+            facts.append(
+                (
+                    "under way",
+                    f"{self.rows_underway:,} rows at {speed}, {left} left; they count when all are there",
+                )
+            )
+        if self.skipped:
+            facts.append(("skipped", f"{self.skipped:,} rows without a new vector: {UNFOUND}"))
+        if self.holder:
+            facts.append(
+                (
+                    "at work",
+                    f"{self.holder['action']}, process {self.holder['pid']} on {self.holder['host']}",
+                )
+            )
+        facts += [("remark", remark) for remark in self.remarks]
+        return [*facts, ("next", self.next)]
 
-        return status_summary(self)
-
-    def log(self) -> list[tuple[str, str]]:
+    def log(self) -> Facts:
         """The history for people: (state, when and why) pairs, oldest first."""
         return [(one.target, " ".join(filter(None, (_when(one.at), one.note)))) for one in self.history]
 
