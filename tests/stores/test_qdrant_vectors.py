@@ -331,15 +331,19 @@ def test_going_forward_again_keeps_what_the_application_wrote(shop: Shop) -> Non
     shop.change(3, **{NEW_NAME: OWN})
     shop.put(ROWS, **{NEW_NAME: OWN})
     shop.put(ROWS + 1, **{"a": VECTORS[ROWS + 1].tolist(), NEW_NAME: OWN})
+    shop.change(9, **{"a": VECTORS[5].tolist(), NEW_NAME: OWN})
     shop.client.delete(NAME, [8])
     store.switch_back(STAGED)
     assert store.search(VECTORS[:1], 1, OLD)[0].ids.to_pylist()
     assert store.count_null("a") == 1
-    shop.change(4, a=(2 * VECTORS[4]).tolist())
+    for one in (4, ROWS + 1):
+        shop.change(one, a=(2 * VECTORS[one]).tolist())
+    shop.client.set_payload(NAME, {"price": 2}, points=[3])
     switch(store, receipts)
     after = shop.read()
-    assert [after[one].vector[NEW_NAME] for one in (3, ROWS, ROWS + 1)] == [OWN] * 3
-    shop.expect_lifted(3, ROWS, ROWS + 1)
+    kept = (3, 9, ROWS)
+    assert [after[one].vector[NEW_NAME] for one in kept] == [OWN] * 3
+    shop.expect_lifted(*kept)
     assert 8 not in after
 
 

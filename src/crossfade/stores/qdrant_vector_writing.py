@@ -12,9 +12,11 @@ from crossfade.stores.base import Produce, Receipt
 from crossfade.stores.collection import Points, in_order
 from crossfade.stores.collection_parts import Members, checksum_of, digests_of, source_of
 from crossfade.stores.collection_writing import PointWriter
-from crossfade.stores.ledger import NOTHING, Entry, vector_digests
+from crossfade.stores.ledger import NOTHING, Entry, combined, vector_digests
 from crossfade.stores.qdrant_vector import NamedVector, VectorPair, joined
 
+NOT_OURS = 1
+"""Digest in the ledger of a new vector that was never written by us."""
 TINY = 1e-30
 ROUNDED = 0.01
 """Relative difference of a vector that a server gives back with fewer bits."""
@@ -66,7 +68,7 @@ class VectorWriter(PointWriter):
         if not chosen:
             return points
         made = self._made(old.select(chosen), produce)
-        self._put(made, new.null[chosen])
+        self._put(made, new.select(chosen))
         back = self.new.get(made.ids)
         places = np.array(in_order(back, made.ids), dtype=np.int64)
         vectors, entries = new.vectors.copy(), dict[Any, Entry]()
@@ -76,19 +78,34 @@ class VectorWriter(PointWriter):
             kept = place >= 0 and self._is_kept(back.vectors[place], wanted)
             vectors[row] = back.vectors[place] if kept else wanted
             if kept:
-                entries[points.ids[row]] = Entry(digests[row], payloads[row], now[place])
+                ours = null or not old.null[row]  # else it is the application's, which stays
+                entries[points.ids[row]] = Entry(
+                    digests[row], payloads[row], now[place] if ours else NOT_OURS
+                )
         self.ledger.put(list(entries), list(entries.values()))
         gone = {row for row, place in zip(chosen, places, strict=True) if place < 0}
         both = joined(old, Points(new.ids, vectors, new.null, new.payloads))
         return both.select([row for row in range(len(points)) if row not in gone])
 
-    def _put(self, made: Points, missing: np.ndarray) -> None:
-        """Write; after the switch so that a vector that the application writes at this moment stays."""
+    def _put(self, made: Points, before: Points) -> None:
+        """Write; after the switch, unless the application has written since it was seen `before`.
+
+        A server can be told to write what is missing only. For other points, looking again leaves the
+        application a moment in which its vector is lost.
+        """
         if not self.switched:
             self.new.put(made)
             return
-        self.new.put_missing(made.select(np.flatnonzero(missing).tolist()))
-        self.new.put(made.select(np.flatnonzero(~missing).tolist()))
+        self.new.put_missing(made.select(np.flatnonzero(before.null).tolist()))
+        there = np.flatnonzero(~before.null)
+        again = self.new.get([before.ids[row] for row in there])
+        now = dict(zip(again.ids, again.vectors, strict=True))
+        same = [
+            row
+            for row in there.tolist()
+            if before.ids[row] in now and np.array_equal(now[before.ids[row]], before.vectors[row])
+        ]
+        self.new.put(made.select(same))
 
     def _is_kept(self, found: np.ndarray, written: np.ndarray) -> bool:
         """Whether this is what was written, as the server rounds and scales it."""
@@ -98,16 +115,41 @@ class VectorWriter(PointWriter):
 
     def _stale(self, old: Points, digests: list[int], now: list[int]) -> list[int]:
         """Points whose new vector is missing or out of date; `digests` of the old ones, `now` of the new."""
-        rows = zip(self.ledger.get(old.ids), digests, now, old.null.tolist(), strict=True)
+        vectors = vector_digests(old.vectors, old.null)
+        rows = zip(self.ledger.get(old.ids), digests, vectors, now, strict=True)
         return [row for row, one in enumerate(rows) if self._is_stale(*one)]
 
-    def _is_stale(self, entry: Entry | None, source: int, now: int, without_old: bool) -> bool:
-        changed = entry is not None and entry.source != source
+    def _is_stale(self, entry: Entry | None, source: int, vector: int, now: int) -> bool:
+        """Of one point, by the digests of all that it is, of its old `vector`, of its new one `now`."""
+        if self.switched and vector == NOTHING:
+            return False
+        if now == NOTHING:
+            return True
+        if entry is None:  # not written by us, or not to the end
+            return not self.switched and (vector == NOTHING or not self.used)
+        if entry.new == now:
+            return entry.source != source
         if self.switched:  # what the application writes stays
-            ours = entry is not None and entry.new == now
-            return not without_old and (now == NOTHING or (changed and ours))
-        missing = now == NOTHING or changed or (entry is None and without_old)
-        return missing or (not self.used and (entry is None or entry.new != now))
+            return False
+        return not self.used or vector == NOTHING or combined(vector, entry.payload) != entry.source
+
+    def give_back(self) -> None:
+        """Note which new vectors are the application's own, and beside what: going forward leaves them."""
+        for points in self.pair.scan():
+            old, new = self.pair.halves(points)
+            rows = zip(
+                old.ids,
+                *digests_of(old),
+                vector_digests(new.vectors, new.null),
+                self.ledger.get(old.ids),
+                strict=True,
+            )
+            own = {
+                one: Entry(source, payload, entry.new if entry else NOT_OURS)
+                for one, source, payload, now, entry in rows
+                if now != NOTHING and (entry is None or entry.new != now)
+            }
+            self.ledger.put(list(own), list(own.values()))
 
     def left_behind(self) -> list[Any]:
         """Ids of points that others wrote under the old name alone since the switch."""

@@ -222,7 +222,8 @@ class QdrantVectors(QdrantStore):
         return missing if self._rounds < self.strict_rounds else []
 
     def _give_back(self, staged: Staged) -> None:
-        """Payloads and deletions are those of the same points."""
+        """Payloads and deletions are those of the same points, but what is whose is to be known later."""
+        self._writer(staged).give_back()
 
     def drop_old(self, staged: Staged) -> None:
         if self._pair(staged) is not None and (left := self._writer(staged).left_behind()):
