@@ -241,8 +241,26 @@ def _reasons(
             f"{best.title} measures highest; {chosen.title} is cheaper and keeps at least "
             f"{1 - MARGIN:.0%} of its gain, or is not significantly behind: {_listed(behind)}."
         )
-    told = [*_embedding(chosen, tasks), *_rejected(candidates, tasks), *_out_of_reach(have)]
+    told = [
+        *_rewriting(chosen, candidates, tasks),
+        *_embedding(chosen, tasks),
+        *_rejected(candidates, tasks),
+        *_out_of_reach(have),
+    ]
     return [*criterion(tasks), *reasons, *told, *_leaks(tasks)]
+
+
+def _rewriting(chosen: RowResult, candidates: Sequence[RowResult], tasks: Sequence[TaskResult]) -> list[str]:
+    """What a cascade over a lifted gallery costs more than one over the old gallery, and what it gains."""
+    others = [row for row in candidates if row.strategy == "cascade"]
+    if chosen.strategy != "lifted-cascade" or not others:
+        return []
+    best = max(others, key=lambda row: _mean_primary(row.key, tasks))
+    ahead = [f"{task.name} {_span(task.pairwise(chosen.key, best.key))}" for task in tasks]
+    return [
+        "It writes the whole column anew and needs the raw items as well, where a cascade over the old "
+        f"gallery writes nothing; over the best of those ({best.title}) it gains {_listed(ahead)}."
+    ]
 
 
 def _embedding(chosen: RowResult, tasks: Sequence[TaskResult]) -> list[str]:
@@ -252,14 +270,10 @@ def _embedding(chosen: RowResult, tasks: Sequence[TaskResult]) -> list[str]:
         return []
     names = _listed([task.name for task in touched])
     return [
-        f"Each query embeds at most {chosen.depth} items, fewer as vectors are kept{_rewritten(chosen)}. "
+        f"Each query embeds at most {chosen.depth} items, fewer as vectors are kept. "
         f"Together the queries of {names} touch most of this gallery; where real traffic does so too, "
         "a full backfill costs no more."
     ]
-
-
-def _rewritten(row: RowResult) -> str:
-    return ", and the whole column is written anew before" if row.strategy == "lifted-cascade" else ""
 
 
 def _leaks(tasks: Sequence[TaskResult]) -> list[str]:
