@@ -108,7 +108,8 @@ def test_the_verdict_says_what_it_costs_more_and_gains_over_a_cascade_of_the_old
     reasons = decide([task]).reasons
     assert (
         "It writes the whole column anew and needs the raw items as well, where a cascade over the old "
-        "gallery writes nothing; over the best of those (cascade:query@100) it gains t +0.060 [+0.045, +0.075]."
+        "gallery writes nothing; over the best of those (cascade:query@100) it gains "
+        "t +0.060 [+0.045, +0.075]."
     ) in reasons
     cheaper = decide([result(old=0.30, gallery=0.32, cascade100=0.42, lifted20=0.42, new=0.45)])
     assert cheaper.row == "cascade:query@100"
