@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +55,7 @@ def digests_of(points: Points) -> tuple[list[int], list[int]]:
     return [combined(*both) for both in zip(vectors, payloads, strict=True)], payloads
 
 
-def read_points(collection: Collection, ids: Sequence[Any], rows: int) -> Iterator[Points]:
+def read_points(collection: Collection, ids: Sequence[Any], rows: int) -> Generator[Points, None, None]:
     """Those of these points that are there, in order; each batch comes from `rows` of the ids."""
     for start in range(0, len(ids), rows):
         wanted = ids[start : start + rows]
@@ -102,33 +102,19 @@ class Membership:
     def __init__(self, folder: Path, part_rows: int) -> None:
         self._marks, self._part_rows = folder / "parts.json", part_rows
 
-    def list(self, collection: Collection) -> dict[str, Members]:
-        """The parts by key, from one pass over all points."""
-        return self._divided(_with_digests(collection))
-
     def outline(self, collection: Collection) -> dict[str, Members]:
         """The parts by key, from ids alone: without digests."""
-        return self._divided((one, None) for one in collection.ids())
-
-    def _divided(self, points: Iterable[tuple[Any, int | None]]) -> dict[str, Members]:
         known = read_json(self._marks) or []
         marks, parts = list(known), {"0": Members("0")}
         ahead = {one: str(number) for number, one in enumerate(known, start=1)}
         current, limit = parts["0"], 2 * self._part_rows if known else self._part_rows
-        for one, digest in points:
+        for one in collection.ids():
             if following := ahead.pop(one, ""):
                 current = parts[following] = Members(following)
             elif int(current.key) == len(marks) and len(current.ids) == limit:
                 marks.append(one)
                 current = parts[str(len(marks))] = Members(str(len(marks)))
             current.ids.append(one)
-            if digest is not None:
-                current.digests.append(digest)
         if marks != known:
             write_json(self._marks, marks)
         return {key: members for key, members in parts.items() if members.ids}
-
-
-def _with_digests(collection: Collection) -> Iterator[tuple[Any, int]]:
-    for points in collection.scan():
-        yield from zip(points.ids, digests_of(points)[0], strict=True)

@@ -208,11 +208,15 @@ class CollectionStore(Store):
         self.parts(staged)
         every = self.switched(staged)
         known = [one for key, one in self._members.items() if every or key in receipts]
-        read_digests(self._old(staged), known)
+        read_digests(self._compared() or self._old(staged), known)
         parts = [one.part for one in self._members.values() if one.ids]
         facts = self._facts()
         made = facts.get("made") if self._open(facts.get("new", "")) else None
         return [one for one in parts if not _is_written(receipts.get(one.key), one, made)]
+
+    def _compared(self) -> Collection | None:
+        """What tells by its digests which points others have changed, once there are new vectors."""
+        return self._open(self._facts().get("old", ""))
 
     def write_part(self, part: Part, staged: Staged, produce: Produce, *, rows: int = BATCH_ROWS) -> Receipt:
         if part.key not in self._members:
@@ -271,8 +275,8 @@ class CollectionStore(Store):
         if new is None:
             return f"collection {receipt.location['collection']!r} is gone"
         members = self._members.get(receipt.part)
-        if members is not None and (old := self._open(self._facts().get("old", ""))) is not None:
-            read_digests(old, [members])
+        if members is not None and (compared := self._compared()) is not None:
+            read_digests(compared, [members])
         if members is None or members.part.source != receipt.source:
             return None  # changed since, and so written again before the switch
         gaps = Points(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from crossfade.stores.base import Produce, Receipt
 from crossfade.stores.collection import Points, in_order
-from crossfade.stores.collection_parts import Members, checksum_of, digests_of, source_of
+from crossfade.stores.collection_parts import Members, checksum_of, digests_of, read_points, source_of
 from crossfade.stores.collection_writing import PointWriter
 from crossfade.stores.ledger import NOTHING, Entry, combined, vector_digests
 from crossfade.stores.qdrant_vector import NamedVector, VectorPair, joined
+from crossfade.vectors.channel import read_ahead
 
 NOT_OURS = 1
 """Digest in the ledger of a new vector that was never written by us."""
@@ -37,12 +38,14 @@ class VectorWriter(PointWriter):
 
     def write(self, members: Members, produce: Produce, rows: int, made: str) -> Receipt:
         ids, sources, written = list[Any](), list[int](), list[int]()
-        for points in self._batches(members.ids, rows):
-            after = self._brought(points, produce)
-            new = self.pair.halves(after)[1]
-            ids += after.ids
-            sources += digests_of(after)[0]
-            written += vector_digests(new.vectors, new.null)
+        batches = read_points(self.pair, members.ids, rows)
+        with closing(batches if self.switched else read_ahead(batches)) as read:
+            for points in read:
+                after = self._brought(points, produce)
+                new = self.pair.halves(after)[1]
+                ids += after.ids
+                sources += digests_of(after)[0]
+                written += vector_digests(new.vectors, new.null)
         nulls = written.count(NOTHING)
         location = {
             "collection": self.new.name,
@@ -50,11 +53,6 @@ class VectorWriter(PointWriter):
             "bytes": 4 * self.new.dimension * (len(ids) - nulls),
         }
         return Receipt(members.key, source_of(ids, sources), len(ids), nulls, checksum_of(written), location)
-
-    def _batches(self, ids: list[Any], rows: int) -> Iterator[Points]:
-        for start in range(0, len(ids), rows):
-            points = self.pair.get(ids[start : start + rows])
-            yield points.select([one for one in in_order(points, ids[start : start + rows]) if one >= 0])
 
     def _brought(self, points: Points, produce: Produce) -> Points:
         """The points as they are once their new vectors are written, without those deleted meanwhile.

@@ -16,7 +16,8 @@ from crossfade.spaces import Space
 from crossfade.stores.address import Address
 from crossfade.stores.base import Capabilities, Obstacle, Part, Pause, Receipt, Staged
 from crossfade.stores.collection import Collection
-from crossfade.stores.collection_parts import Membership
+from crossfade.stores.collection_parts import seconds_to_read
+from crossfade.stores.collection_store import PASSES
 from crossfade.stores.durable import write_json
 from crossfade.stores.qdrant import (
     DISTANCES,
@@ -161,12 +162,7 @@ class QdrantVectors(QdrantStore):
 
     # --- parts --------------------------------------------------------------------------------
 
-    def parts(self, staged: Staged) -> list[Part]:
-        listed = self._pair(staged) or self._live()
-        self._members = Membership(self._folder(staged), self.part_rows).list(listed)
-        return [one.part for one in self._members.values()]
-
-    def _pair(self, staged: Staged) -> VectorPair | None:
+    def _compared(self) -> VectorPair | None:
         """Both vectors of the points, while there are both."""
         facts, names = self._facts(), names_of(self._config())
         if not facts or not {facts["old"], facts["new"]} <= set(names):
@@ -179,7 +175,7 @@ class QdrantVectors(QdrantStore):
 
     def _writer(self, staged: Staged) -> VectorWriter:
         old, new = self._old(staged), self._begun(staged)
-        pair = self._pair(staged)
+        pair = self._compared()
         assert isinstance(new, NamedVector)
         assert pair is not None
         switched, used = self.switched(staged), "used" in self._facts()
@@ -226,7 +222,7 @@ class QdrantVectors(QdrantStore):
         self._writer(staged).give_back()
 
     def drop_old(self, staged: Staged) -> None:
-        if self._pair(staged) is not None and (left := self._writer(staged).left_behind()):
+        if self._compared() is not None and (left := self._writer(staged).left_behind()):
             old, new = self._old(staged).name, self._new_name(staged)
             raise StoreError(
                 f"{self.uri}: {len(left)} points were written with vector {old!r} alone since the cutover "
@@ -238,7 +234,7 @@ class QdrantVectors(QdrantStore):
     # --- in words -----------------------------------------------------------------------------
 
     def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
-        seconds = 2 * self._live().count() / rows_per_second
+        seconds = PASSES * seconds_to_read(self._compared() or self._live())
         return Pause(seconds, f"nobody has to wait; {self._advice(staged)}")
 
     def remarks(self, staged: Staged) -> list[str]:
