@@ -14,6 +14,7 @@ from crossfade.spaces import Metric, Space
 from crossfade.stores.chroma_server import ChromaServer
 from crossfade.stores.collection import Collection, Points
 from crossfade.stores.durable import read_json, write_json
+from crossfade.stores.refused import Refused
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 SPACE = "crossfade.space"
@@ -23,6 +24,8 @@ DOCUMENT, URI = "chroma:document", "chroma:uri"
 METRICS: dict[str, Metric] = {"cosine": "cosine", "ip": "dot", "l2": "l2"}
 NAMES = {metric: name for name, metric in METRICS.items()}
 IDS_AT_ONCE = 100_000
+ATTEMPTS = 10
+VANISHED = "Error finding id"
 SENT_BYTES = 8 << 20
 """Vectors in one call; they travel as text, which is three times as long."""
 
@@ -100,11 +103,21 @@ class ChromaCollection(Collection):
 
     def _get(self, **which: Any) -> Points:
         include = ["embeddings", "metadatas", "documents", "uris"]
-        found = self._server.ask(self._found.get, include=include, **which)
+        found = self._read(include=include, **which)
         vectors = np.asarray(found["embeddings"], dtype=np.float32).reshape(-1, self.dimension or 1)
         columns = (found[name] or [None] * len(found["ids"]) for name in ("metadatas", "documents", "uris"))
         payloads = [_payload(*one) for one in zip(*columns, strict=True)]
         return Points(list(found["ids"]), vectors, np.zeros(len(vectors), dtype=bool), payloads)
+
+    def _read(self, **which: Any) -> Any:
+        """Records; the server fails to give any if one of them is deleted while it collects them."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._server.ask(self._found.get, **which)
+            except Refused as error:
+                if VANISHED not in str(error):
+                    raise
+        return self._server.ask(self._found.get, **which)
 
     def count(self) -> int:
         return int(self._server.ask(self._found.count))
