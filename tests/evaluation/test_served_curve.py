@@ -168,7 +168,7 @@ def test_a_map_from_elsewhere_is_taken_not_to_have_seen_the_pairs() -> None:
     task, (_, rest) = upgrade()
     found, _ = unseen_items(task, ridge(), rest, elsewhere=True)
     assert found is not None
-    assert found.origin == "800 pairs, which the map was fitted without"
+    assert found.origin == "800 pairs, which a map fitted before is taken not to have seen"
     np.testing.assert_allclose(np.sort(found.uncertainty), np.sort(ridge().uncertainty(rest.X)), rtol=1e-5)
 
 

@@ -6,6 +6,7 @@ from crossfade.evaluation.curves import BackfillCurve, BackfillOrder
 from crossfade.evaluation.estimates import Difference, Estimate
 from crossfade.evaluation.ground_truth import GroundTruth, Judgements, Labels, Neighbours
 from crossfade.evaluation.interpolation import slerp
+from crossfade.evaluation.mixture import HeldOut
 from crossfade.evaluation.result import (
     NAIVE,
     NATIVE,
@@ -48,6 +49,7 @@ __all__ = [
     "Fit",
     "Flips",
     "GroundTruth",
+    "HeldOut",
     "Judgements",
     "Labels",
     "Neighbours",

@@ -56,7 +56,11 @@ def unseen_items(
     rng = np.random.default_rng(seed)
     if held_out is not None or elsewhere:
         drawn = known.take(rng.permutation(rows)[:MOST_PAIRS])
-        whence = "held-out items" if held_out is not None else "pairs, which the map was fitted without"
+        whence = (
+            "held-out items"
+            if held_out is not None
+            else "pairs, which a map fitted before is taken not to have seen"
+        )
         return _lifted(adapter, drawn, task, f"{len(drawn):,} {whence}")
     return _by_stand_in(task, adapter, known, rng.permutation(rows), seed)
 
