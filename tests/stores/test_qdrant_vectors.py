@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
 from qdrant_client import models
 
-from crossfade.errors import StoreError, UsageError
+from crossfade.errors import NotSupported, StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import Produced, Receipt, Rows, Staged, open_store
 from crossfade.stores.qdrant import client_for
@@ -449,6 +449,11 @@ def test_bad_addresses(shop: Shop) -> None:
         open_store(f'{shop.place}#"{NAME}"')
     with pytest.raises(UsageError, match="points are known by their id"):
         open_store(f"{shop.uri()}?id=sku")
+    several = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    size = models.DenseVectorConfig(size=4, distance=models.Distance.DOT, multivector_config=several)
+    shop.client.create_vector_name(NAME, "m", models.DenseVectorNameConfig(dense=size))
+    with pytest.raises(NotSupported, match="'m' holds several vectors per point"):
+        shop.open("m").describe()
 
 
 WRITES = ("create_vector_name", "update_collection", "update_vectors", "delete_vectors", "delete_vector_name")

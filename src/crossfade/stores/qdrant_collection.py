@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfade.errors import NotSupported
 from crossfade.extras import load
 from crossfade.spaces import Metric, Space
 from crossfade.stores.collection import Collection, Points
@@ -36,6 +37,11 @@ class QdrantCollection(Collection):
         self._read: bool | list[str] = True
         found = self.config.params.vectors
         self.parameters = found[vector] if isinstance(found, dict) else found
+        if self.parameters.multivector_config is not None:
+            raise NotSupported(
+                f"{name}: {vector!r} holds several vectors per point; a map is for one per point: choose "
+                "another vector, or embed these again"
+            )
         self.dimension = int(self.parameters.size)
         self.metric = METRICS.get(str(self.parameters.distance.value), "l2")
         kind = self.parameters.datatype
