@@ -51,7 +51,7 @@ def unseen_items(
     if len(rows) < LEAST_ITEMS:
         return None, (
             f"{len(rows)} items that are neither queries nor in the gallery are too few to choose on; "
-            f"at least {LEAST_ITEMS} are needed"
+            f"at least {LEAST_ITEMS} are needed (--held-out-old, --held-out-new)"
         )
     rng = np.random.default_rng(seed)
     if held_out is not None or elsewhere:
@@ -72,7 +72,7 @@ def _by_stand_in(
     if len(pairs) < 2 * count:
         return None, (
             f"{len(pairs):,} pairs are too few to leave {LEAST_ITEMS} out of the fit; "
-            f"at least {2 * LEAST_ITEMS} are needed"
+            f"at least {2 * LEAST_ITEMS} are needed, or others (--held-out-old, --held-out-new)"
         )
     fitted = pairs.take(np.setdiff1d(np.arange(len(pairs)), rows[:count]))
     try:
