@@ -195,6 +195,14 @@ class Journal:
         with self._transaction():
             self._set_facts(upgrade, facts)
 
+    def fold(self) -> None:
+        """Fold the log into the file, so that what is noted by now outlives whatever becomes of the log.
+
+        Where a process stands still in the middle of reading, that waits for a while, and is then left.
+        """
+        with self._errors():
+            self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+
     def fact(self, upgrade: str, name: str, default: Any = None) -> Any:
         """A value noted before."""
         rows = self._all("SELECT value FROM fact WHERE upgrade = ? AND name = ?", upgrade, name)

@@ -231,6 +231,7 @@ class Upgrade:
     def _begin(self, step: Step) -> None:
         """Note that readers may be moved, or vectors deleted, from now on; `_move` notes the end of it."""
         self._journal.set(self.plan.id, begun=step.name)
+        self._journal.fold()
 
     def _move(self, target: State, note: str = "", **facts: Any) -> None:
         self._journal.move(self.plan.id, target, note, begun="", **facts)
@@ -295,6 +296,7 @@ class Upgrade:
     def _switch(self, progress: Progress | None, encoder: Encoder | None) -> str:
         """Switch, writing what others added until nothing is missing any more."""
         self._journal.set(self.plan.id, switching=True, begun=CUTOVER.name)
+        self._journal.fold()
         late = rounds = 0
         ready = None if self._strategy.embeds else self._maker(checking.open_adapter(self.plan), None)
 
