@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("chromadb", reason="chromadb is not installed")
 import chroma_backend
 import chromadb
+import chromadb.errors
 
 from crossfade.errors import StoreError, UsageError
 from crossfade.spaces import Space
@@ -308,6 +309,22 @@ def test_a_folder(tmp_path: Path) -> None:
     assert (store.describe().dimension, store.describe().rows, store.describe().writable) == (6, ROWS, True)
     store.drop_old(STAGED)
     assert shop.names() == {""}
+
+
+def test_a_record_that_is_deleted_while_it_is_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server then gives none, and is asked again; not for ever."""
+    live, honest, failures = open_store(shop.uri)._live(), chromadb.Collection.get, iter(range(3))
+
+    def get(self: Any, *values: Any, **options: Any) -> Any:
+        if next(failures, None) is not None:
+            raise chromadb.errors.InternalError("Error executing plan: Internal error: Error finding id")
+        return honest(self, *values, **options)
+
+    monkeypatch.setattr(chromadb.Collection, "get", get)
+    assert len(live.get(IDS)) == ROWS
+    failures = iter(range(1000))
+    with pytest.raises(StoreError, match="Error finding id"):
+        live.get(IDS)
 
 
 def test_the_pause_is_said_beforehand(shop: Shop) -> None:
