@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import stat_result
 from pathlib import Path
 
@@ -80,6 +80,13 @@ class Content(ABC):
     @abstractmethod
     def take(self, positions: Positions, columns: Sequence[str] = ()) -> Rows:
         """Some rows, in the order asked for."""
+
+    def ids_at(
+        self, positions: Positions, columns: Sequence[str] = ()
+    ) -> tuple[pa.Array, Mapping[str, pa.Array]]:
+        """Ids of some rows and further columns, in the order asked for."""
+        rows = self.take(positions, columns)
+        return rows.ids, rows.columns
 
     def as_written(self, start: int, rows: int) -> Iterator[FloatMatrix]:
         """Vectors in the order in which they were written into the file; NaN where a row has none."""

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from crossfade.stores.base import Part, Rows
 from crossfade.stores.durable import read_json, write_json
-from crossfade.stores.file_content import Content, Positions
+from crossfade.stores.file_content import Content
 from crossfade.vectors.channel import read_ahead
 
 _UNREAD = "unread "
@@ -132,18 +132,8 @@ class Listing:
         if key != len(marks) or content.rows - start <= limit:
             return []
         starts = np.arange(start + limit, content.rows, limit)
-        marks += _ids_at(content, starts)
+        marks += content.ids_at(starts)[0].to_pylist()
         return [(key + number, int(one)) for number, one in enumerate(starts, start=1)]
-
-
-def _ids_at(content: Content, positions: Positions) -> list[Any]:
-    """Ids at rising positions; no vectors are read."""
-    found, first = list[Any](), 0
-    for ids in content.ids_in_batches():
-        here = positions[(positions >= first) & (positions < first + len(ids))] - first
-        found += ids.take(pa.array(here)).to_pylist()
-        first += len(ids)
-    return found
 
 
 def _known(content: Content, marks: Sequence[Any]) -> list[tuple[int, int]]:

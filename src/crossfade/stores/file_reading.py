@@ -145,9 +145,9 @@ class FileReader(Store):
     def _hits(
         self, content: Content, positions: Positions, scores: NDArray[np.float32], columns: Sequence[str]
     ) -> Hits:
-        rows = content.take(positions, columns)
-        self._found.update(zip(positions.tolist(), rows.ids.to_pylist(), strict=True))
-        return Hits(rows.ids, scores, positions.astype(np.uint64), rows.columns)
+        ids, further = content.ids_at(positions, columns)
+        self._found.update(zip(positions.tolist(), ids.to_pylist(), strict=True))
+        return Hits(ids, scores, positions.astype(np.uint64), further)
 
     def fetch(self, handles: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
         content = self._content()
@@ -158,7 +158,7 @@ class FileReader(Store):
         gone = int(np.count_nonzero(positions < 0))
         if gone:
             raise StoreError(f"{self.uri}: {gone} rows were deleted while they were searched; search again")
-        return pa.table(dict(content.take(positions, columns).columns))
+        return pa.table(dict(content.ids_at(positions, columns)[1]))
 
     def space(self) -> Space | None:
         return self._versions.space()

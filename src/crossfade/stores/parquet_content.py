@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -144,17 +144,29 @@ class ParquetContent(Content):
             yield batch
 
     def take(self, positions: Positions, columns: Sequence[str] = ()) -> Rows:
+        table = self._picked(positions, [self._column, self._id_name(), *columns])
+        vectors, null = read_vectors(_whole(table.column(self._column)), self.dimension, self._what)
+        return Rows(self._ids_in(table), vectors, null, _further(table, columns))
+
+    def ids_at(
+        self, positions: Positions, columns: Sequence[str] = ()
+    ) -> tuple[pa.Array, Mapping[str, pa.Array]]:
+        table = self._picked(positions, [self._id_name(), *columns])
+        return self._ids_in(table), _further(table, columns)
+
+    def _ids_in(self, table: pa.Table) -> pa.Array:
+        return ids_of(_whole(table.column(self.id_column)), self._what)
+
+    def _picked(self, positions: Positions, columns: Sequence[str]) -> pa.Table:
+        """Columns of some rows, in the order asked for."""
         order = np.argsort(positions, kind="stable")
-        pieces, names = [], list(dict.fromkeys([self._column, self._id_name(), *columns]))
+        pieces, names = [], list(dict.fromkeys(columns))
         for group, first, rows in self._groups():
             inside = positions[order]
             inside = inside[(inside >= first) & (inside < first + rows)] - first
             pieces += self._pick(group, inside, names)
         table = pa.Table.from_batches(pieces, schema=pa.schema([self.schema.field(one) for one in names]))
-        table = table.take(pa.array(np.argsort(order, kind="stable"))).combine_chunks()
-        vectors, null = read_vectors(_whole(table.column(self._column)), self.dimension, self._what)
-        further = {name: _whole(table.column(name)) for name in columns}
-        return Rows(ids_of(_whole(table.column(self.id_column)), self._what), vectors, null, further)
+        return table.take(pa.array(np.argsort(order, kind="stable"))).combine_chunks()
 
     def _groups(self) -> Iterator[tuple[int, int, int]]:
         first = 0
@@ -189,6 +201,10 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+def _further(table: pa.Table, columns: Sequence[str]) -> dict[str, pa.Array]:
+    return {name: _whole(table.column(name)) for name in columns}
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
