@@ -411,6 +411,23 @@ def test_a_new_vector_that_is_deleted_is_written_again(shop: Shop) -> None:
     shop.expect_lifted()
 
 
+def test_old_vectors_stay_when_the_new_ones_are_gone(shop: Shop) -> None:
+    store, receipts = shop.cut_over()
+    shop.client.delete_vector_name(NAME, NEW_NAME)
+    assert not store.switched(STAGED)
+    with pytest.raises(StoreError, match="vector 'a__u1' is gone, and 'a' was to be deleted: nothing was"):
+        store.drop_old(STAGED)
+    switch(store, receipts)
+    shop.expect_lifted()
+
+
+def test_an_address_without_a_vector_is_completed(shop: Shop) -> None:
+    """There are two once the upgrade has begun, and its plan names the store."""
+    size = models.VectorParams(size=4, distance=models.Distance.DOT)
+    shop.client.create_collection("one vector", vectors_config={"a": size})
+    assert open_store(f'{shop.place}#"one vector"').uri == f'{shop.place}#"one vector".a'
+
+
 def test_a_vector_that_a_crash_left_half_made_is_made_again(shop: Shop) -> None:
     size = models.DenseVectorConfig(size=3, distance=models.Distance.DOT)
     shop.client.create_vector_name(NAME, NEW_NAME, models.DenseVectorNameConfig(dense=size))

@@ -50,6 +50,8 @@ class QdrantStore(CollectionStore):
         self._models: Any = load("qdrant_client.models", "qdrant")
         self._vector = self._choose(address.column)
         self.column = self._vector or "vector"
+        if self._vector:  # also where the address left it out: there may be a second one soon
+            self.uri = str(Address(address.scheme, address.place, address.table, self._vector))
 
     def _config(self) -> Any:
         """The collection's configuration now."""

@@ -222,6 +222,11 @@ class QdrantVectors(QdrantStore):
         self._writer(staged).give_back()
 
     def drop_old(self, staged: Staged) -> None:
+        if (facts := self._facts()) and self._open(facts["new"]) is None:
+            raise StoreError(
+                f"{self.uri}: vector {facts['new']!r} is gone, and {facts['old']!r} was to be deleted: "
+                "nothing was; run crossfade rollback, then crossfade apply to write it again"
+            )
         if self._compared() is not None and (left := self._writer(staged).left_behind()):
             old, new = self._old(staged).name, self._new_name(staged)
             raise StoreError(
