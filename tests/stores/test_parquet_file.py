@@ -14,7 +14,7 @@ import pytest
 
 from crossfade.errors import DimensionMismatch, InvalidVectors, StoreError, UsageError
 from crossfade.spaces import Space
-from crossfade.stores import Produced, Receipt, Rows, Staged, durable, open_store
+from crossfade.stores import Produced, Receipt, Rows, Staged, durable, open_store, parquet
 from crossfade.stores.file_versions import Versions
 
 OLD, NEW = Space("old-model", 4, "dot"), Space("new-model", 6, "dot")
@@ -94,6 +94,29 @@ def test_compression_and_permissions_stay(file: Path) -> None:
     codecs = {group.column(n).path_in_schema: group.column(n).compression for n in range(group.num_columns)}
     assert codecs["größe.price"] == "ZSTD"
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_statistics_are_kept_for_all_columns_but_the_vectors(file: Path) -> None:
+    store, receipts = _build(f"parquet://{file}#vector")
+    store.switch(STAGED, receipts)
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    kept = {one.path_in_schema: one.is_stats_set for one in chunks}
+    assert kept.pop("vector.list.element") is False
+    assert kept == {"größe.price": True, "größe.tags.list.element": True, "id": True}
+
+
+@pytest.mark.parametrize(("most", "lengths"), [(25, [20] * 5), (7, [7] * 14 + [2]), (1000, [40, 40, 20])])
+def test_row_groups_are_bounded_and_made_of_whole_batches(
+    file: Path, monkeypatch: pytest.MonkeyPatch, most: int, lengths: list[int]
+) -> None:
+    monkeypatch.setattr(parquet, "GROUP_BYTES", most * NEW.dimension * 4)
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 10)
+    pq.write_table(_rows(100), file, row_group_size=40)
+    store, receipts = _build(f"parquet://{file}#vector")
+    store.switch(STAGED, receipts)
+    meta = pq.ParquetFile(file).metadata
+    assert [meta.row_group(number).num_rows for number in range(meta.num_row_groups)] == lengths
 
 
 def test_a_column_that_allows_no_nulls_stays_so(tmp_path: Path) -> None:
