@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 
 pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
+from httpx import Headers
 from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from crossfade.errors import NotSupported, StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import Produced, Receipt, Rows, Staged, open_store
 from crossfade.stores.qdrant import client_for
 from crossfade.stores.qdrant_alias import QdrantAlias
+from crossfade.stores.qdrant_server import QdrantServer
+from crossfade.stores.refused import Refused
 
 ROWS = 60
 OLD, NEW = Space("old-model", 4, "dot"), Space("new-model", 6, "dot")
@@ -261,3 +265,19 @@ def test_another_home_does_not_touch_a_collection_in_use(shop: Shop, monkeypatch
     with pytest.raises(StoreError, match="knows nothing of it; set CROSSFADE_HOME"):
         store.write_part(store.parts(STAGED)[0], STAGED, _produce)
     assert len(shop.read()) == ROWS
+
+
+@pytest.mark.parametrize(("status", "missing"), [(404, True), (403, False), (500, False)])
+def test_what_a_server_says_is_told_in_one_line(status: int, missing: bool) -> None:
+    """As the client raises it where there is a server; local mode raises errors of Python's own."""
+    said = b'{"status":{"error":"Not found: No point with id 7 found"},"time":0.1}'
+    answer = UnexpectedResponse(status, "reason", said if missing else b"{}", Headers())
+
+    class Client:
+        def update_vectors(self) -> None:
+            raise answer
+
+    with pytest.raises(Refused, match="shop: the server refused or did not answer") as caught:
+        QdrantServer(Client(), "shop").update_vectors()
+    assert caught.value.missing is missing
+    assert "\n" not in str(caught.value)
