@@ -130,8 +130,13 @@ class CollectionStore(Store):
         self, column: str | None = None, *, rows: int = BATCH_ROWS, columns: Sequence[str] = ()
     ) -> Iterator[Rows]:
         live, other = self._live(), self._named(column)
+        if other.name != live.name and not columns:
+            ids = live.ids()
+            for start in range(0, len(ids), rows):
+                yield as_rows(_vectors_for(other, ids[start : start + rows]), {})
+            return
         for points in live.scan(rows):
-            found = points if other.name == live.name else _vectors_for(other, points)
+            found = points if other.name == live.name else _vectors_for(other, points.ids)
             yield as_rows(found, live.columns(points, columns))
 
     def sample(
@@ -142,7 +147,9 @@ class CollectionStore(Store):
         chosen = np.random.default_rng(seed).choice(len(ids), min(count, len(ids)), replace=False)
         points = live.get([ids[row] for row in np.sort(chosen)])
         further = live.columns(points, columns)
-        return tuple(as_rows(_vectors_for(self._named(name), points), further) for name in vectors)
+        named = [self._named(name) for name in vectors]
+        found = (points if one.name == live.name else _vectors_for(one, points.ids) for one in named)
+        return tuple(as_rows(one, further) for one in found)
 
     def search(
         self,
@@ -279,10 +286,7 @@ class CollectionStore(Store):
             read_digests(compared, [members])
         if members is None or members.part.source != receipt.source:
             return None  # changed since, and so written again before the switch
-        gaps = Points(
-            members.ids, np.empty((len(members.ids), 0), dtype=np.float32), np.empty(0, dtype=bool), []
-        )
-        points = _vectors_for(new, gaps)
+        points = _vectors_for(new, members.ids)
         digests = vector_digests(points.vectors, points.null)
         if (gone := digests.count(NOTHING) - receipt.nulls) > 0:
             return f"{gone} points of part {receipt.part} are gone"
@@ -417,12 +421,12 @@ def _is_written(receipt: Receipt | None, part: Part, made: str | None) -> bool:
     return not receipt.location or receipt.location["made"] == made
 
 
-def _vectors_for(collection: Collection, points: Points) -> Points:
-    """The same points with the vectors that they have in another collection."""
-    there = collection.get(points.ids)
-    places = np.array(in_order(there, points.ids), dtype=np.int64)
-    vectors = np.full((len(points.ids), collection.dimension), np.nan, dtype=np.float32)
-    null = np.ones(len(points.ids), dtype=bool)
+def _vectors_for(collection: Collection, ids: list[Any]) -> Points:
+    """Points with the vectors that they have in a collection, which may lack some; without their payloads."""
+    there = collection.get(ids)
+    places = np.array(in_order(there, ids), dtype=np.int64)
+    vectors = np.full((len(ids), collection.dimension), np.nan, dtype=np.float32)
+    null = np.ones(len(ids), dtype=bool)
     here = places >= 0
     vectors[here], null[here] = there.vectors[places[here]], there.null[places[here]]
-    return Points(points.ids, vectors, null, points.payloads)
+    return Points(ids, vectors, null, [])
