@@ -43,7 +43,7 @@ def report(results: Sequence[Result], seed: int, seconds: float) -> str:
     good = sum(not one.problems for one in results)
     struck = [one for one in results if set(one.outcomes) - {"missed", "no log"}]
     faults = list(dict.fromkeys(one.fault for one in results))
-    stores = list(dict.fromkeys(one.store for one in results))
+    stores = [name for name in STORES if any(one.store == name for one in results)]
     lines = [
         "# Faults at random points of an upgrade",
         "",
