@@ -8,7 +8,10 @@ with a title. Two things alternate, in one process, each in a fresh collection:
 * ``bulk``: ready new vectors, and the titles, into a new collection in the largest batches that the server
   takes; nothing is read, mapped or checked.
 * ``crossfade``: `apply`, which reads the old vectors and everything beside them, maps, checks and digests,
-  and writes the same new collection.
+  writes the same new collection, and in the end reads the old one again to find what has changed meanwhile.
+
+``read`` is the old collection read once, whole, by the client alone. Milvus Lite is one Python process, in
+which both readings and the writing take turns, so there the share is bounded by what reading costs.
 
 Vectors are compared by l2. Qdrant is left out: its client's local mode is no server, and none is at hand.
 """
@@ -89,6 +92,12 @@ class Chroma:
             ids = [str(start + row) for row in range(len(piece))]
             collection.add(ids, piece, [{"title": f"item {one}"} for one in ids])
 
+    def read(self, collection: Any, rows: int) -> None:
+        for start in range(0, rows, BULK["chroma"]):
+            collection.get(
+                limit=BULK["chroma"], offset=start, include=["embeddings", "metadatas", "documents", "uris"]
+            )
+
     def drop(self) -> None:
         for one in self.client.list_collections():
             self.client.delete_collection(one.name)
@@ -130,6 +139,11 @@ class Milvus:
                 collection, [{"id": row, "title": f"item {row}", "vector": one} for row, one in piece]
             )
 
+    def read(self, collection: str, rows: int) -> None:
+        for start in range(0, rows, BULK["milvus"]):
+            ids = list(range(start, min(start + BULK["milvus"], rows)))
+            self.client.query(collection, filter=f"id in {ids}", output_fields=["*"])
+
     def alias(self) -> None:
         """As readers know it."""
         self.client.create_alias("items_v1", "items")
@@ -157,14 +171,16 @@ def upgrade(kind: str, engine: Any, old: np.ndarray, new: np.ndarray, folder: Pa
     from crossfade.spaces import Space
     from crossfade.upgrade import Upgrade, plan
 
-    engine.fill(engine.create("items", D_OLD), old, BULK[kind])
+    collection = engine.create("items", D_OLD)
+    engine.fill(collection, old, BULK[kind])
     engine.alias()
+    reading = timed(lambda: engine.read(collection, len(old)))[1]
     space = Space("generated-old", D_OLD, "l2")
     made, planning = timed(
         lambda: plan(engine.address, strategy="gallery", adapter=folder / "adapter", old=space)
     )
     running_upgrade = Upgrade.create(made)
-    seconds = {"plan": planning, "planned": made.estimates.seconds}
+    seconds = {"read": reading, "plan": planning, "planned": made.estimates.seconds}
     for step in ("apply", "verify", "cutover"):
         seconds[step] = timed(getattr(running_upgrade, step))[1]
     running_upgrade.retire(confirm=True)
@@ -204,7 +220,7 @@ def compare(kind: str, folder: Path, rows: int, repeats: int, seed: int) -> dict
 
 
 def table(report: dict[str, Any]) -> str:
-    rows = report["rows"]
+    rows, columns = report["rows"], ("read", "plan", "planned", "verify", "cutover")
     lines = [
         f"# Upgrading collections of {rows:,} × {D_OLD} → {D_NEW}",
         "",
@@ -214,8 +230,8 @@ def table(report: dict[str, Any]) -> str:
         ", ".join(f"{name} {value}" for name, value in report["environment"].items()) + ".",
         "`load` is the number of processes that wanted to run, the benchmark's own included.",
         "",
-        "| | `apply`, rows/s | ready vectors in bulk, rows/s | share | plan | planned | verify | cutover |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| | `apply`, rows/s | ready vectors in bulk, rows/s | share | {' | '.join(columns)} |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for kind, found in report["results"].items():
         speed = {
@@ -224,7 +240,7 @@ def table(report: dict[str, Any]) -> str:
         }
         ratios = found["ratios"]
         share = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
-        steps = [f"{found['steps'][one]:.2f} s" for one in ("plan", "planned", "verify", "cutover")]
+        steps = [f"{found['steps'][one]:.2f} s" for one in columns]
         cells = [kind, f"{speed['crossfade']:,.0f}", f"{speed['bulk']:,.0f}", share, *steps]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
