@@ -211,7 +211,11 @@ class CollectionStore(Store):
         return listed or super().rows_in_parts(staged)
 
     def pending(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
-        """Reads the parts that have been written; after a switch, every one."""
+        """Reads the parts that have been written; after a switch, every one.
+
+        Also those that a rollback left to the application: its own points are known one by one.
+        """
+        receipts = {key: one for key, one in receipts.items() if one.location}
         self.parts(staged)
         every = self.switched(staged)
         known = [one for key, one in self._members.items() if every or key in receipts]
@@ -415,10 +419,8 @@ class CollectionStore(Store):
 
 
 def _is_written(receipt: Receipt | None, part: Part, made: str | None) -> bool:
-    """Whether a part is in the new collection that there is now, or is the application's own."""
-    if receipt is None or receipt.source != part.source:
-        return False
-    return not receipt.location or receipt.location["made"] == made
+    """Whether a part is in the new collection that there is now."""
+    return receipt is not None and receipt.source == part.source and receipt.location["made"] == made
 
 
 def _vectors_for(collection: Collection, ids: list[Any]) -> Points:

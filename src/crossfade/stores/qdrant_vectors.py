@@ -169,10 +169,6 @@ class QdrantVectors(QdrantStore):
             return None
         return VectorPair(self._server, self._called, facts["old"], facts["new"])
 
-    def pending(self, staged: Staged, receipts: Mapping[str, Receipt]) -> list[Part]:
-        """Also parts that a rollback left to the application: its own points are known one by one."""
-        return super().pending(staged, {key: one for key, one in receipts.items() if one.location})
-
     def _writer(self, staged: Staged) -> VectorWriter:
         old, new = self._old(staged), self._begun(staged)
         pair = self._compared()
