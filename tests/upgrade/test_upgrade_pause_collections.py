@@ -14,6 +14,7 @@ pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
 from qdrant_client import models
 from upgrade_kit import OLD, adapter, old_vectors
 
+from crossfade.stores.collection_parts import READERS
 from crossfade.stores.qdrant import client_for
 from crossfade.stores.qdrant_collection import QdrantCollection
 from crossfade.upgrade import Upgrade, plan
@@ -68,7 +69,7 @@ def test_the_pause_is_as_long_as_the_points_are_read(uri: str) -> None:
     started = time.perf_counter()
     upgrade.cutover()
     took = time.perf_counter() - started
-    assert took > 2 * (LISTED + BY_BATCH * ROWS / BATCH)
+    assert took > 2 * (LISTED + BY_BATCH * ROWS / BATCH / READERS)
     assert took / 2 < said.seconds < took * 2
     planned = re.match(r"about ([\d.]+) s: nobody has to wait", made.estimates.pause)
     assert planned is not None

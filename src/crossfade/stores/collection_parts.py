@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from crossfade.stores.base import Part
 from crossfade.stores.collection import Collection, Points, in_order
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.ledger import combined, payload_digests, vector_digests
-from crossfade.vectors.channel import read_ahead
 
+READERS = 2
+"""Calls at a time, so that the server works while what it gave is digested; batches of as many are held."""
 TIMED_ROWS = 4096
 """Points that are read to tell how long all would take."""
 
@@ -65,18 +66,21 @@ def read_points(collection: Collection, ids: Sequence[Any], rows: int) -> Genera
 
 def read_digests(collection: Collection, parts: Iterable[Members]) -> None:
     """Read the points of parts that were only listed; those deleted since are left out."""
-    chosen = [one for one in parts if not one.digests]
-    owners = [one for one in chosen for _ in range(0, len(one.ids), collection.rows_at_once)]
-    batches = (
-        points for one in chosen for points in read_points(collection, one.ids, collection.rows_at_once)
-    )
-    found = {one.key: Members(one.key) for one in chosen}
-    with closing(read_ahead(batches)) as read:
-        for owner, points in zip(owners, read, strict=True):
-            found[owner.key].ids += points.ids
-            found[owner.key].digests += digests_of(points)[0]
-    for one in chosen:
-        one.ids, one.digests = found[one.key].ids, found[one.key].digests
+    rows = collection.rows_at_once
+
+    def read(batch: tuple[Members, int]) -> tuple[list[Any], list[int]]:
+        part, start = batch
+        [points] = read_points(collection, part.ids[start : start + rows], rows)
+        return points.ids, digests_of(points)[0]
+
+    batches = [(one, start) for one in parts if not one.digests for start in range(0, len(one.ids), rows)]
+    found = {one.key: Members(one.key) for one, _ in batches}
+    with ThreadPoolExecutor(READERS, "crossfade-read") as readers:
+        for (part, _), (ids, digests) in zip(batches, readers.map(read, batches), strict=True):
+            found[part.key].ids += ids
+            found[part.key].digests += digests
+    for part, _ in batches:
+        part.ids, part.digests = found[part.key].ids, found[part.key].digests
 
 
 def seconds_to_read(collection: Collection) -> float:
