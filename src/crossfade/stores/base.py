@@ -421,6 +421,17 @@ class Store(ABC):
         """What the store gives back for these new vectors: it may round, normalise or compress them."""
         return vectors
 
+    def check_whole(self, staged: Staged) -> str | None:
+        """What is wrong with that which holds the new vectors of all parts, or None."""
+        return None
+
+    def distrust(self, staged: Staged, receipts: Mapping[str, Receipt]) -> None:
+        """Have `apply` write again what is not as it was written, though it looks as if it were.
+
+        By default nothing is to be done: a part that fails its check is seen to be pending.
+        """
+        return
+
     def remarks(self, staged: Staged) -> list[str]:
         """What to know of the new vectors before they are used, e.g. what compressing them lost."""
         return []

@@ -245,11 +245,8 @@ class FileStore(FileReader):
         found = list(self._versions.neighbourhood.glob(f"*/parts/{receipt.location['path']}"))
         return check_vectors_file(found[0] if found else None, receipt)
 
-    def check_file(self, staged: Staged) -> str | None:
-        """What is wrong with the file that holds the new vectors, or None.
-
-        After a switch it is the application's, which may have written it since.
-        """
+    def check_whole(self, staged: Staged) -> str | None:
+        """`Store.check_whole`; after a switch the file is the application's, which may have written it."""
         if self.switched(staged):
             return None
         target, made = self._versions.place(staged.name), self._assembly(staged.name)
@@ -260,7 +257,6 @@ class FileStore(FileReader):
         return made.damage(target)
 
     def distrust(self, staged: Staged, receipts: Mapping[str, Receipt]) -> None:
-        """Have `apply` write again what is not as it was written, though it looks as if it were."""
         for one in receipts.values():
             if "path" in one.location and self.check_part(one):
                 (self._parts_folder(staged) / one.location["path"]).unlink(missing_ok=True)

@@ -24,7 +24,6 @@ from crossfade.upgrade.verifying import (
     Check,
     ColumnVerifier,
     Verification,
-    file_damage,
     samples_for,
     verify_untouched,
 )
@@ -355,7 +354,7 @@ class Upgrade:
         return self.store.pending(self.plan.staging, self._receipts) if self._writes_column else []
 
     def _damaged(self) -> bool:
-        return self._writes_column and file_damage(self.store, self.plan) is not None
+        return self._writes_column and self.store.check_whole(self.plan.staging) is not None
 
     @property
     def _receipts(self) -> dict[str, Receipt]:

@@ -10,7 +10,6 @@ import numpy as np
 from crossfade.spaces import Metric, Space
 from crossfade.stores import Hits, Produce, Receipt, Rows, Store
 from crossfade.stores.file_content import Unreadable
-from crossfade.stores.files import FileStore
 from crossfade.upgrade.inspection import scan_store
 from crossfade.upgrade.plans import Plan
 from crossfade.upgrade.producing import select
@@ -76,11 +75,6 @@ def verify_untouched(store: Store, plan: Plan) -> list[Check]:
     return [*checks, _searches(store, store.column, rows, plan.old)]
 
 
-def file_damage(store: Store, plan: Plan) -> str | None:
-    """What is wrong with the new file as a whole, where new vectors are in one."""
-    return store.check_file(plan.staging) if isinstance(store, FileStore) else None
-
-
 @dataclass(frozen=True)
 class ColumnVerifier:
     """Checks the new vectors of a column.
@@ -105,8 +99,7 @@ class ColumnVerifier:
                 return [*checks, *self._rows(), *self._recomputed(), *self._remarks()]
         except Unreadable as error:
             checks.append(Check("vectors", False, str(error)))
-        if isinstance(self.store, FileStore):
-            self.store.distrust(self.plan.staging, self.receipts)
+        self.store.distrust(self.plan.staging, self.receipts)
         return checks
 
     def _remarks(self) -> list[Check]:
@@ -115,7 +108,7 @@ class ColumnVerifier:
     def _checksums(self) -> Check:
         present = {part.key for part in self.store.parts(self.plan.staging)}
         written = [one for key, one in self.receipts.items() if key in present and one.location]
-        damaged = file_damage(self.store, self.plan)
+        damaged = self.store.check_whole(self.plan.staging)
         wrong = [damaged] if damaged else [text for one in written if (text := self.store.check_part(one))]
         size = sum(int(one.location["bytes"]) for one in written)
         detail = wrong[0] if wrong else f"{len(written)} parts, {size:,} bytes read again"
