@@ -428,7 +428,7 @@ class Store(ABC):
     def distrust(self, staged: Staged, receipts: Mapping[str, Receipt]) -> None:
         """Have `apply` write again what is not as it was written, though it looks as if it were.
 
-        By default nothing is to be done: a part that fails its check is seen to be pending.
+        By default nothing is done: `pending` finds what is gone or cut short.
         """
         return
 
