@@ -18,27 +18,17 @@ pytest.importorskip("chromadb", reason="chromadb is not installed")
 import chroma_backend
 import chromadb
 import chromadb.errors
+from shop_upgrade import NEW, OLD, STAGED, build, lift, produce, switch
 
 from crossfade.errors import StoreError, UsageError
-from crossfade.spaces import Space
 from crossfade.stores import Produced, Receipt, Rows, Staged, open_store
 from crossfade.stores.chroma import Chroma
 from crossfade.stores.chroma_collection import ChromaCollection
 
 ROWS = 40
-OLD, NEW = Space("old-model", 4, "dot"), Space("new-model", 6, "dot")
-STAGED = Staged("vector__next", "vector__previous", OLD, NEW, "u1")
 VECTORS = np.random.default_rng(0).standard_normal((ROWS + 10, 4)).astype(np.float32)
 IDS = [f'it\'s "{one}" \\ größe' for one in range(ROWS + 10)]
 SETTINGS = {"hnsw": {"space": "ip", "ef_construction": 55, "ef_search": 44, "max_neighbors": 9}}
-
-
-def _lift(old: np.ndarray) -> np.ndarray:
-    return np.hstack([old, 2 * old[:, :2]]).astype(np.float32)
-
-
-def _produce(rows: Rows) -> Produced:
-    return Produced(_lift(np.nan_to_num(rows.vectors)), ~rows.null)
 
 
 class Shop:
@@ -67,7 +57,7 @@ class Shop:
                 columns["documents"] = [f"about {one}" for one in rows]
             if has_uri:
                 columns["uris"] = [f"file:{one}" for one in rows]
-            vectors = scale * (_lift(VECTORS[rows]) if new else VECTORS[rows])
+            vectors = scale * (lift(VECTORS[rows]) if new else VECTORS[rows])
             (held or self.collection()).upsert([IDS[one] for one in rows], vectors, **columns)
 
     def delete(self, *numbers: int) -> None:
@@ -87,20 +77,7 @@ class Shop:
         return {one.removeprefix(self.name) for one in found if one.startswith(self.name)}
 
     def build(self) -> tuple[Any, dict[str, Receipt]]:
-        store, receipts = open_store(self.uri), {}
-        write(store, receipts)
-        assert store.publish(STAGED, receipts) == []
-        return store, receipts
-
-
-def write(store: Any, receipts: dict[str, Receipt]) -> None:
-    for part in store.pending(STAGED, receipts):
-        receipts[part.key] = store.write_part(part, STAGED, _produce, rows=15)
-
-
-def switch(store: Any, receipts: dict[str, Receipt]) -> None:
-    while store.switch(STAGED, receipts):
-        write(store, receipts)
+        return build(self.uri)
 
 
 @pytest.fixture
@@ -117,7 +94,7 @@ def test_documents_metadata_and_settings_go_along(shop: Shop) -> None:
     after = shop.read()
     assert set(after) == set(range(ROWS))
     for number, (vector, *others) in after.items():
-        np.testing.assert_array_equal(vector, _lift(VECTORS[[number]])[0])
+        np.testing.assert_array_equal(vector, lift(VECTORS[[number]])[0])
         assert others == list(before[number][1:])
     now = shop.collection()
     assert now.metadata["owner"] == "shop"
@@ -144,8 +121,8 @@ def test_what_is_written_in_the_instant_of_the_switch_is_brought_over(
     switch(store, receipts)
     after = shop.read()
     assert set(after) == set(range(ROWS + 1)) - {4}
-    np.testing.assert_array_equal(after[3][0], _lift(5 * VECTORS[[3]])[0])
-    np.testing.assert_array_equal(after[ROWS][0], _lift(VECTORS[[ROWS]])[0])
+    np.testing.assert_array_equal(after[3][0], lift(5 * VECTORS[[3]])[0])
+    np.testing.assert_array_equal(after[ROWS][0], lift(VECTORS[[ROWS]])[0])
 
 
 def test_going_back_keeps_what_the_application_did_meanwhile(shop: Shop) -> None:
@@ -164,7 +141,7 @@ def test_going_back_keeps_what_the_application_did_meanwhile(shop: Shop) -> None
     with pytest.raises(StoreError, match=r"1 rows are only in the new collection.*40.*add them to the old"):
         store.drop_new(STAGED)
     switch(store, receipts)
-    np.testing.assert_array_equal(shop.read()[ROWS][0], _lift(VECTORS[[ROWS]])[0])
+    np.testing.assert_array_equal(shop.read()[ROWS][0], lift(VECTORS[[ROWS]])[0])
     store.switch_back(STAGED)
     shop.put([ROWS])
     assert store.count_null("vector") == 0
@@ -197,7 +174,7 @@ def test_a_kill_between_the_renames_loses_nothing(
     assert not again.switched(STAGED)
     np.testing.assert_array_equal(shop.read()[5][0], VECTORS[5])
     switch(again, receipts)
-    np.testing.assert_array_equal(shop.read()[5][0], _lift(VECTORS[[5]])[0])
+    np.testing.assert_array_equal(shop.read()[5][0], lift(VECTORS[[5]])[0])
     again.switch_back(STAGED)
     again.drop_new(STAGED)
     assert shop.names() == {""}
@@ -229,7 +206,7 @@ def test_a_collection_made_by_others_between_the_renames_is_set_aside(
         np.testing.assert_array_equal(shop.read()[5][0], VECTORS[5])
     switch(store, receipts)
     assert set(shop.read()) == set(range(ROWS))
-    np.testing.assert_array_equal(shop.read()[5][0], _lift(VECTORS[[5]])[0])
+    np.testing.assert_array_equal(shop.read()[5][0], lift(VECTORS[[5]])[0])
     stray = shop.names() - {"", "__previous_u1"}
     assert len(stray) == 1
     assert [one.kind for one in store.obstacles()] == ["pause", "held", "stray"]
@@ -251,7 +228,7 @@ def test_what_clients_write_that_hold_the_old_collection_is_not_deleted(shop: Sh
     store.drop_old(STAGED)
     after = shop.read()
     assert set(after) == set(range(ROWS + 1)) - {4}
-    np.testing.assert_array_equal(after[3][0], _lift(5 * VECTORS[[3]])[0])
+    np.testing.assert_array_equal(after[3][0], lift(5 * VECTORS[[3]])[0])
     assert shop.names() == {""}
 
 
@@ -267,7 +244,7 @@ def test_what_leaves_a_record_leaves_the_new_one_too(shop: Shop) -> None:
 
 def test_rows_that_get_no_new_vector_are_named_and_stay(shop: Shop) -> None:
     def all_but_one(rows: Rows) -> Produced:
-        made = _produce(rows)
+        made = produce(rows)
         return Produced(made.vectors, np.array([one != IDS[5] for one in rows.ids.to_pylist()]))
 
     store = open_store(shop.uri)
@@ -283,12 +260,12 @@ def test_cosine_and_metadata_of_earlier_versions(shop: Shop) -> None:
     other = Shop(shop.client, shop.uri.partition("#")[0], configuration=None, metadata=legacy)
     staged = Staged("n", "p", OLD.with_metric("cosine"), NEW.with_metric("cosine"), "u2")
     store: Any = open_store(other.uri)
-    receipts = {one.key: store.write_part(one, staged, _produce) for one in store.parts(staged)}
+    receipts = {one.key: store.write_part(one, staged, produce) for one in store.parts(staged)}
     assert store.publish(staged, receipts) == []
     assert [store.check_part(one) for one in receipts.values()] == [None]
     assert store.pending(staged, receipts) == []
     assert store.switch(staged, receipts) == []
-    found = store.search(_lift(VECTORS[:9]), 1, staged.new)
+    found = store.search(lift(VECTORS[:9]), 1, staged.new)
     assert [one.ids[0].as_py() for one in found] == IDS[:9]
     np.testing.assert_allclose([one.scores[0] for one in found], 1, atol=1e-5)
     store.switch_back(staged)

@@ -16,26 +16,16 @@ pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
 import grpc
 import milvus_backend
 from pymilvus import DataType, MilvusClient
+from shop_upgrade import STAGED, build, lift, produce, switch
 
 from crossfade.errors import NotSupported, StoreError, UsageError
-from crossfade.spaces import Space
-from crossfade.stores import IndexInfo, Produced, Receipt, Rows, Staged, milvus_server, open_store
+from crossfade.stores import IndexInfo, Produced, Receipt, Rows, milvus_server, open_store
 from crossfade.stores.milvus import Milvus
 from crossfade.stores.milvus_schema import FieldIndex
 
 ROWS = 60
-OLD, NEW = Space("old-model", 4, "dot"), Space("new-model", 6, "dot")
-STAGED = Staged("vector__next", "vector__previous", OLD, NEW, "u1")
 VECTORS = np.random.default_rng(0).standard_normal((ROWS + 10, 4)).astype(np.float32)
 IDS = [f'it\'s "{one}" \\ größe' for one in range(ROWS + 10)]
-
-
-def _lift(old: np.ndarray) -> np.ndarray:
-    return np.hstack([old, 2 * old[:, :2]]).astype(np.float32)
-
-
-def _produce(rows: Rows) -> Produced:
-    return Produced(_lift(np.nan_to_num(rows.vectors)), ~rows.null)
 
 
 class Shop:
@@ -66,7 +56,7 @@ class Shop:
     def put(self, name: str, numbers: Any, scale: float = 1, new: bool = False, **others: Any) -> None:
         rows = []
         for one in numbers:
-            vector = scale * (_lift(VECTORS[[one]])[0] if new else VECTORS[one])
+            vector = scale * (lift(VECTORS[[one]])[0] if new else VECTORS[one])
             row = {"sku": IDS[one], "price": None, "about": {"größe": [one, {"x": None}]}, "tags": ["t", "ü"]}
             row |= {"a": vector.tolist(), "b": [float(one), 1.0], "words": {one: 0.5, 7: 1.5}}
             rows.append({**row, **others})
@@ -83,10 +73,7 @@ class Shop:
         return {IDS.index(one["sku"]): dict(one) for one in rows}
 
     def build(self) -> tuple[Any, dict[str, Receipt]]:
-        store, receipts = open_store(self.uri), {}
-        write(store, receipts)
-        assert store.publish(STAGED, receipts) == []
-        return store, receipts
+        return build(self.uri)
 
     def clear(self) -> None:
         """Drop everything."""
@@ -94,16 +81,6 @@ class Shop:
             self.client.drop_alias(name)
         for name in self.client.list_collections():
             self.client.drop_collection(name)
-
-
-def write(store: Any, receipts: dict[str, Receipt]) -> None:
-    for part in store.pending(STAGED, receipts):
-        receipts[part.key] = store.write_part(part, STAGED, _produce, rows=7)
-
-
-def switch(store: Any, receipts: dict[str, Receipt]) -> None:
-    while store.switch(STAGED, receipts):
-        write(store, receipts)
 
 
 @pytest.fixture
@@ -130,7 +107,7 @@ def test_all_fields_indexes_and_settings_go_along(shop: Shop) -> None:
     after, now = shop.read(), shop.client.describe_collection("items")
     assert set(after) == set(range(ROWS))
     for number, row in after.items():
-        np.testing.assert_array_equal(np.float32(row.pop("a")), _lift(VECTORS[[number]])[0])
+        np.testing.assert_array_equal(np.float32(row.pop("a")), lift(VECTORS[[number]])[0])
         before[number].pop("a")
         assert row == before[number]
     sizes = {one["name"]: one["params"].get("dim") for one in now["fields"]}
@@ -165,8 +142,8 @@ def test_what_is_written_in_the_instant_of_the_switch_is_brought_over(
     switch(store, receipts)
     after = shop.read()
     assert set(after) == set(range(ROWS + 1)) - {4}
-    np.testing.assert_array_equal(np.float32(after[3]["a"]), _lift(5 * VECTORS[[3]])[0])
-    np.testing.assert_array_equal(np.float32(after[ROWS]["a"]), _lift(VECTORS[[ROWS]])[0])
+    np.testing.assert_array_equal(np.float32(after[3]["a"]), lift(5 * VECTORS[[3]])[0])
+    np.testing.assert_array_equal(np.float32(after[ROWS]["a"]), lift(VECTORS[[ROWS]])[0])
 
 
 def test_going_back_keeps_what_the_application_did_meanwhile(shop: Shop) -> None:
@@ -185,7 +162,7 @@ def test_going_back_keeps_what_the_application_did_meanwhile(shop: Shop) -> None
     with pytest.raises(StoreError, match=r"1 rows are only in the new collection.*60.*add them to the old"):
         store.drop_new(STAGED)
     switch(store, receipts)
-    np.testing.assert_array_equal(np.float32(shop.read()[ROWS]["a"]), _lift(VECTORS[[ROWS]])[0])
+    np.testing.assert_array_equal(np.float32(shop.read()[ROWS]["a"]), lift(VECTORS[[ROWS]])[0])
     store.switch_back(STAGED)
     shop.put("items", [ROWS])
     assert store.count_null("a") == 0
@@ -209,7 +186,7 @@ def test_only_changed_rows_are_written_again(shop: Shop) -> None:
 
     def watch(rows: Rows) -> Produced:
         seen.extend(rows.ids.to_pylist())
-        return _produce(rows)
+        return produce(rows)
 
     for part in store.pending(STAGED, receipts):
         store.write_part(part, STAGED, watch, rows=7)
@@ -218,7 +195,7 @@ def test_only_changed_rows_are_written_again(shop: Shop) -> None:
 
 def test_rows_that_get_no_new_vector_are_named_and_stay(shop: Shop) -> None:
     def all_but_one(rows: Rows) -> Produced:
-        made = _produce(rows)
+        made = produce(rows)
         return Produced(made.vectors, np.array([one != IDS[5] for one in rows.ids.to_pylist()]))
 
     store = open_store(shop.uri)
@@ -233,7 +210,7 @@ def test_a_collection_without_an_alias_is_refused_before_anything_is_written(sho
     store = open_store(shop.uri.replace("#items", "#items_v1"))
     assert [one.kind for one in store.obstacles()] == ["alias"]
     with pytest.raises(NotSupported, match=r"'items_v1' is a collection, not an alias.*make an alias for it"):
-        store.write_part(store.parts(STAGED)[0], STAGED, _produce)
+        store.write_part(store.parts(STAGED)[0], STAGED, produce)
     assert shop.client.list_collections() == ["items_v1"]
 
 
@@ -246,7 +223,7 @@ def test_what_cannot_be_copied_is_found_before_anything_is_written(shop: Shop) -
         ("lifetime", False),
     ]
     with pytest.raises(NotSupported, match="rows would lose theirs: summer"):
-        store.write_part(store.parts(STAGED)[0], STAGED, _produce)
+        store.write_part(store.parts(STAGED)[0], STAGED, produce)
     fields = shop.client.create_schema(auto_id=True)
     fields.add_field("id", DataType.INT64, is_primary=True)
     fields.add_field("a", DataType.FLOAT_VECTOR, dim=4, nullable=True)
@@ -324,7 +301,7 @@ def test_another_home_does_not_touch_a_collection_in_use(shop: Shop, monkeypatch
     switch(store, receipts)
     monkeypatch.setenv("CROSSFADE_HOME", "elsewhere")
     with pytest.raises(StoreError, match="knows nothing of it; set CROSSFADE_HOME"):
-        store.write_part(store.parts(STAGED)[0], STAGED, _produce)
+        store.write_part(store.parts(STAGED)[0], STAGED, produce)
     assert len(shop.read()) == ROWS
 
 
