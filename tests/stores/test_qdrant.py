@@ -277,7 +277,7 @@ def test_what_a_server_says_is_told_in_one_line(status: int, missing: bool) -> N
         def update_vectors(self) -> None:
             raise answer
 
-    with pytest.raises(Refused, match="shop: the server refused or did not answer") as caught:
+    with pytest.raises(Refused, match="shop: Qdrant refused or did not answer") as caught:
         QdrantServer(Client(), "shop").update_vectors()
     assert caught.value.missing is missing
     assert "\n" not in str(caught.value)

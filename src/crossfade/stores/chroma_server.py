@@ -54,7 +54,9 @@ class ChromaServer:
                 raise
             said = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise Refused(
-                f"{self._what}: Chroma refused or did not answer: {redact(said)}",
+                self._what,
+                "Chroma",
+                said,
                 denied=type(error).__name__ in DENIED or any(one in said.lower() for one in REFUSALS),
                 missing="does not exist" in said or "not found" in said.lower(),
             ) from None

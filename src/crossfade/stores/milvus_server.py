@@ -55,10 +55,7 @@ class MilvusServer:
         if isinstance(error, StoreError | UsageError) or not _is_foreign(error):
             raise error
         code, said = _said(error)
-        raise Refused(
-            f"{self._what}: Milvus refused or did not answer: {redact(said)}",
-            denied=code == PERMISSION_DENIED,
-        ) from None
+        raise Refused(self._what, "Milvus", said, denied=code == PERMISSION_DENIED) from None
 
 
 def _is_foreign(error: Exception) -> bool:

@@ -38,10 +38,7 @@ class QdrantServer:
                 if not _is_foreign(error):
                     raise
                 line = (str(error).splitlines() or [""])[0] or type(error).__name__
-                raise Refused(
-                    f"{self._what}: the server refused or did not answer: {redact(line)}",
-                    missing=_is_missing(error),
-                ) from None
+                raise Refused(self._what, "Qdrant", line, missing=_is_missing(error)) from None
 
         return call
 
