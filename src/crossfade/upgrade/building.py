@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from crossfade.stores import Part, PartGone, Produce, Produced, Receipt, Rows, Staged, Store
@@ -132,6 +133,19 @@ class Builder:
         self.journal.set(self.plan.id, rows_total=self._total)
         if self.progress:
             self.progress(self._done, self._total)
+
+
+@contextmanager
+def cores_for_others() -> Iterator[None]:
+    """Let BLAS have half of the cores, in the whole process, while reading and writing want the others.
+
+    Its threads wait for work by spinning: with as many as there are cores they take from the rest more
+    than they give.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(max(1, (os.cpu_count() or 1) // 2), user_api="blas"):
+        yield
 
 
 def file_written_once(store: Store, staged: Staged, *, embeds: bool, lifts: bool) -> FileStore | None:

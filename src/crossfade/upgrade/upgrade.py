@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from crossfade.errors import Interrupted, UpgradeError, VerificationFailed
 from crossfade.stores import Part, Produce, Receipt, Store, open_store
 from crossfade.stores.base import Pause, Write
 from crossfade.upgrade import checking
-from crossfade.upgrade.building import Builder, Progress
+from crossfade.upgrade.building import Builder, Progress, cores_for_others
 from crossfade.upgrade.journal import Entry, Journal
 from crossfade.upgrade.plans import Plan
 from crossfade.upgrade.states import APPLY, CUTOVER, RETIRE, ROLLBACK, VERIFY, State, Step, require
@@ -256,7 +256,8 @@ class Upgrade:
     def _build(self, produce: Produce, progress: Progress | None) -> None:
         """Write what is pending, and note how fast that went."""
         before, started = self._written_rows(), time.perf_counter()
-        self._builder(produce, progress).build()
+        with nullcontext() if self._strategy.embeds else cores_for_others():
+            self._builder(produce, progress).build()
         if (rows := self._written_rows() - before) > 0:
             self._journal.set(self.plan.id, rows_per_second=rows / (time.perf_counter() - started))
 
