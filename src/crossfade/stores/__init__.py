@@ -1,6 +1,8 @@
 """Vector stores: read a gallery in stable parts, write vectors beside the old ones, switch atomically."""
 
-from crossfade.stores.base import (
+from crossfade.stores.base import Store, VectorCache
+from crossfade.stores.open import open_store
+from crossfade.stores.records import (
     Capabilities,
     Description,
     Hits,
@@ -13,10 +15,7 @@ from crossfade.stores.base import (
     Receipt,
     Rows,
     Staged,
-    Store,
-    VectorCache,
 )
-from crossfade.stores.open import open_store
 
 __all__ = [
     "Capabilities",

@@ -19,13 +19,13 @@ from typing import Any
 from crossfade.errors import StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address, redact
-from crossfade.stores.base import Capabilities, Obstacle, Pause, Staged
 from crossfade.stores.chroma_collection import DOCUMENT, LEGACY, NAMES, SPACE, URI, ChromaCollection
 from crossfade.stores.chroma_server import ChromaServer
 from crossfade.stores.collection import Collection
 from crossfade.stores.collection_store import CollectionStore
 from crossfade.stores.collection_writing import PointWriter
 from crossfade.stores.home import safe_name, server_folder
+from crossfade.stores.records import Capabilities, Obstacle, Pause, Staged
 from crossfade.stores.refused import Refused
 from crossfade.vectors.ids import first_few
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from crossfade.evaluation.search import search
 from crossfade.spaces import Metric, Space
-from crossfade.stores.base import IndexInfo, Rows
 from crossfade.stores.file_content import merged
+from crossfade.stores.records import IndexInfo, Rows
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 

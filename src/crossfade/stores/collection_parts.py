@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from crossfade.stores.base import Part
 from crossfade.stores.collection import Collection, Points, in_order
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.ledger import combined, payload_digests, vector_digests
+from crossfade.stores.records import Part
 
 READERS = 2
 """Calls at a time, so that the server works while what it gave is digested; batches of as many are held."""

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 
 from crossfade.errors import DimensionMismatch, StoreError
 from crossfade.spaces import Space
-from crossfade.stores.base import (
+from crossfade.stores.base import Store
+from crossfade.stores.collection import Collection, Points, as_rows, in_order
+from crossfade.stores.collection_parts import Members, Membership, checksum_of, read_digests, seconds_to_read
+from crossfade.stores.collection_writing import PointWriter
+from crossfade.stores.durable import read_json, write_json
+from crossfade.stores.file_versions import remove_folder
+from crossfade.stores.id_cache import IdCache
+from crossfade.stores.ledger import NOTHING, Ledger, vector_digests
+from crossfade.stores.records import (
     Description,
     Hits,
     IndexInfo,
@@ -34,15 +42,7 @@ from crossfade.stores.base import (
     Receipt,
     Rows,
     Staged,
-    Store,
 )
-from crossfade.stores.collection import Collection, Points, as_rows, in_order
-from crossfade.stores.collection_parts import Members, Membership, checksum_of, read_digests, seconds_to_read
-from crossfade.stores.collection_writing import PointWriter
-from crossfade.stores.durable import read_json, write_json
-from crossfade.stores.file_versions import remove_folder
-from crossfade.stores.id_cache import IdCache
-from crossfade.stores.ledger import NOTHING, Ledger, vector_digests
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.ids import first_few
 

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from crossfade.errors import InvalidVectors, StoreError
-from crossfade.stores.base import Produce, Receipt, Rows, Staged
 from crossfade.stores.collection import Collection, Points, in_order
 from crossfade.stores.collection_parts import Members, checksum_of, digests_of, read_points, source_of
 from crossfade.stores.ledger import NOTHING, Entry, Ledger, vector_digests
+from crossfade.stores.records import Produce, Receipt, Rows, Staged
 from crossfade.vectors.channel import read_ahead, write_behind
 from crossfade.vectors.ids import first_few
 

@@ -15,9 +15,9 @@ from crossfade.errors import StoreError, UsageError
 from crossfade.evaluation.search import search
 from crossfade.extras import load
 from crossfade.spaces import Metric
-from crossfade.stores.base import IndexInfo, Rows
 from crossfade.stores.faiss_kinds import describe_index, has_lists, is_flat, require_known, unit, unwrapped
 from crossfade.stores.file_content import Content, Positions, Ranked, Unreadable, ids_of
+from crossfade.stores.records import IndexInfo, Rows
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.columns import ROW_NUMBERS, describe_columns
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from crossfade.errors import InvalidVectors, UsageError
 from crossfade.evaluation.search import search
 from crossfade.extras import load
-from crossfade.stores.base import Capabilities, IndexInfo, Staged
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.faiss_content import FaissContent
 from crossfade.stores.faiss_kinds import TYPES, IndexMaker, decoded, is_compressed, unit, unwrapped
 from crossfade.stores.file_assembly import Form, Vectors, unknown
 from crossfade.stores.file_content import Content, identity
 from crossfade.stores.files import FileStore
+from crossfade.stores.records import Capabilities, IndexInfo, Staged
 from crossfade.vectors import FloatMatrix
 
 LOSS_ROWS, LOSS_QUERIES, LOSS_K = 5000, 200, 10

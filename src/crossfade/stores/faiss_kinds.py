@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from crossfade.errors import NotSupported
 from crossfade.extras import load
 from crossfade.spaces import Metric
-from crossfade.stores.base import IndexInfo
 from crossfade.stores.indexing import codes_per_vector
+from crossfade.stores.records import IndexInfo
 from crossfade.vectors import FloatMatrix
 
 TYPES = ("HNSW", "IVF_FLAT", "IVF_PQ")

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from crossfade.stores.base import Produced, Receipt
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.file_content import Content, identity
 from crossfade.stores.file_parts import Digests, Span
 from crossfade.stores.file_vectors import PartFile, Piece, pieces_to_make, with_nan
+from crossfade.stores.records import Produced, Receipt
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.channel import read_ahead, write_behind
 

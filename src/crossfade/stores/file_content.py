@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crossfade.errors import StoreError
 from crossfade.evaluation.search import search
 from crossfade.spaces import Metric
-from crossfade.stores.base import IndexInfo, Rows
+from crossfade.stores.records import IndexInfo, Rows
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.ids import IdIndex, normalize_ids
 

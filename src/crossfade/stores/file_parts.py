@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crossfade.stores.base import Part, Rows
 from crossfade.stores.durable import read_json, write_json
 from crossfade.stores.file_content import Content
+from crossfade.stores.records import Part, Rows
 from crossfade.vectors.channel import read_ahead
 
 _UNREAD = "unread "

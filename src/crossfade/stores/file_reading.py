@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from crossfade.errors import DimensionMismatch, StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address
-from crossfade.stores.base import Description, Hits, Rows, Store
+from crossfade.stores.base import Store
 from crossfade.stores.file_content import Content, Positions, Unreadable, identity
 from crossfade.stores.file_parts import Span
 from crossfade.stores.file_versions import Versions, file_name
 from crossfade.stores.id_cache import IdCache
+from crossfade.stores.records import Description, Hits, Rows
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 PART_ROWS = 65_536

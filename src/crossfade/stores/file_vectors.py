@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.errors import InvalidVectors
-from crossfade.stores.base import Produce, Produced, Receipt, Rows
 from crossfade.stores.durable import checksum
 from crossfade.stores.file_content import Content
 from crossfade.stores.file_parts import Span
+from crossfade.stores.records import Produce, Produced, Receipt, Rows
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.channel import read_ahead, write_behind
 from crossfade.vectors.writing import full_disk_as_error, sync

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 from crossfade.spaces import Space
-from crossfade.stores.base import Staged
 from crossfade.stores.durable import exchange, read_json, restore_exchange, write_json
 from crossfade.stores.file_content import identity, quick_identity
+from crossfade.stores.records import Staged
 from crossfade.vectors.writing import full_disk_as_error, sync
 
 DRAFT = ".new"

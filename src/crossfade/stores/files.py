@@ -17,22 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from crossfade.errors import CrossfadeError, StoreError
-from crossfade.stores.base import (
-    IndexInfo,
-    Part,
-    PartGone,
-    Pause,
-    Produce,
-    Produced,
-    Receipt,
-    Staged,
-)
 from crossfade.stores.file_assembly import Assembly, Feed, Form, Place, Tally, Vectors, checksum_of, unknown
 from crossfade.stores.file_content import Content, identity
 from crossfade.stores.file_parts import Listing, Span
 from crossfade.stores.file_reading import FileReader
 from crossfade.stores.file_vectors import PartFile, Piece, check_vectors_file, make
 from crossfade.stores.file_versions import file_name, remove_folder
+from crossfade.stores.records import IndexInfo, Part, PartGone, Pause, Produce, Produced, Receipt, Staged
 from crossfade.vectors import BATCH_ROWS
 
 ATTEMPTS = 10

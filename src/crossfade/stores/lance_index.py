@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from crossfade.extras import load
-from crossfade.stores.base import IndexInfo
 from crossfade.stores.indexing import codes_per_vector
 from crossfade.stores.lance_parts import source_of
+from crossfade.stores.records import IndexInfo
 
 # Without this, asking for an index's statistics logs a warning about centroids on stderr.
 os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from crossfade.errors import InvalidVectors, NotSupported
 from crossfade.extras import load
-from crossfade.stores.base import Produce, Produced, Receipt, Rows
 from crossfade.stores.durable import bring_to_disk
+from crossfade.stores.records import Produce, Produced, Receipt, Rows
 from crossfade.vectors import FloatMatrix
 from crossfade.vectors.channel import write_behind
 from crossfade.vectors.columns import to_matrix

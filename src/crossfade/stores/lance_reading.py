@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from crossfade.errors import StoreError
 from crossfade.spaces import Metric
 from crossfade.stores import lance_parts
-from crossfade.stores.base import Hits, Rows
 from crossfade.stores.lance_commit import store_errors
+from crossfade.stores.records import Hits, Rows
 from crossfade.vectors.columns import describe_columns
 
 EXACT_READING = {"batch_size": 1024, "batch_readahead": 2, "io_buffer_size": lance_parts.READ_AHEAD_BYTES}

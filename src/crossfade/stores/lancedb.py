@@ -26,7 +26,11 @@ from crossfade.extras import load
 from crossfade.spaces import Space
 from crossfade.stores import lance_index, lance_parts, lance_reading
 from crossfade.stores.address import Address
-from crossfade.stores.base import (
+from crossfade.stores.base import Store
+from crossfade.stores.durable import checksum
+from crossfade.stores.lance_cache import LanceCache
+from crossfade.stores.lance_commit import committed, first_line, rename, store_errors
+from crossfade.stores.records import (
     Capabilities,
     Description,
     Hits,
@@ -37,11 +41,7 @@ from crossfade.stores.base import (
     Receipt,
     Rows,
     Staged,
-    Store,
 )
-from crossfade.stores.durable import checksum
-from crossfade.stores.lance_cache import LanceCache
-from crossfade.stores.lance_commit import committed, first_line, rename, store_errors
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.columns import choose_vector_column, describe_columns
 from crossfade.vectors.metadata import SPACE_KEY, recorded_space

@@ -14,13 +14,13 @@ from typing import Any
 from crossfade.errors import NotSupported, StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address, redact
-from crossfade.stores.base import Capabilities, IndexInfo, Obstacle, Staged
 from crossfade.stores.collection import Collection
 from crossfade.stores.collection_store import CollectionStore
 from crossfade.stores.home import safe_name, server_folder
 from crossfade.stores.milvus_collection import MilvusCollection
 from crossfade.stores.milvus_schema import TYPES, indexes, make_index, schema_like, settings_of, type_of
 from crossfade.stores.milvus_server import MilvusServer, file_of
+from crossfade.stores.records import Capabilities, IndexInfo, Obstacle, Staged
 from crossfade.stores.refused import Refused
 
 DEFAULT_PARTITION = "_default"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from crossfade.errors import StoreError
 from crossfade.spaces import Metric, Space
-from crossfade.stores.base import IndexInfo
 from crossfade.stores.collection import Collection, Points
 from crossfade.stores.milvus_schema import EXACT, METRICS, SPACES, FieldIndex, indexes
 from crossfade.stores.milvus_server import MilvusServer
+from crossfade.stores.records import IndexInfo
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 STRONG = {"consistency_level": "Strong"}

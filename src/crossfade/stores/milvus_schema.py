@@ -9,9 +9,9 @@ from typing import Any
 
 from crossfade.extras import load
 from crossfade.spaces import Metric
-from crossfade.stores.base import IndexInfo
 from crossfade.stores.indexing import codes_per_vector
 from crossfade.stores.milvus_server import MilvusServer
+from crossfade.stores.records import IndexInfo
 
 SPACES = "crossfade.spaces"
 METRICS: dict[str, Metric] = {"COSINE": "cosine", "IP": "dot", "L2": "l2"}

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 from crossfade.errors import InvalidVectors
 from crossfade.spaces import Space
-from crossfade.stores.base import Capabilities, IndexInfo, Staged
 from crossfade.stores.file_assembly import Form, Vectors
 from crossfade.stores.file_content import Content
 from crossfade.stores.files import FileStore
 from crossfade.stores.parquet_content import ParquetContent
+from crossfade.stores.records import Capabilities, IndexInfo, Staged
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 from crossfade.vectors.metadata import SPACE_KEY, record_space, recorded_space
 

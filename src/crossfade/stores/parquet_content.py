@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crossfade.errors import UsageError
-from crossfade.stores.base import Rows
 from crossfade.stores.file_content import Content, Positions, Unreadable, ids_of
 from crossfade.stores.lance_parts import read_vectors
+from crossfade.stores.records import Rows
 from crossfade.vectors import BATCH_ROWS
 from crossfade.vectors.columns import choose_vector_column, describe_columns
 from crossfade.vectors.parquet import READ_BUFFER_BYTES

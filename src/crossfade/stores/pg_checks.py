@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from crossfade.stores.base import Part, Receipt, Staged
 from crossfade.stores.pg_parts import Names
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import Query, identifier, listed, literal, sql, text
 from crossfade.stores.pg_table import Table
+from crossfade.stores.records import Part, Receipt, Staged
 
 SHOWN = 5
 

@@ -16,7 +16,7 @@ from crossfade.errors import DimensionMismatch, UsageError
 from crossfade.spaces import Space
 from crossfade.stores import pg_index, pg_lock, pg_obstacles, pg_search
 from crossfade.stores.address import Address
-from crossfade.stores.base import Description, Hits, Obstacle, Rows, Store
+from crossfade.stores.base import Store
 from crossfade.stores.home import safe_name, server_folder
 from crossfade.stores.pg_cache import PgCache
 from crossfade.stores.pg_parts import Ranges
@@ -24,6 +24,7 @@ from crossfade.stores.pg_rows import Field, field_of, id_field, id_name
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import identifier, listed, literal, text
 from crossfade.stores.pg_table import SPACE_NOTE, UPGRADE_NOTE, Column, Table, find_table, read_table
+from crossfade.stores.records import Description, Hits, Obstacle, Rows
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 LOCAL = ("localhost", "127.0.0.1", "::1")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossfade.stores.base import IndexInfo
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import identifier, text
 from crossfade.stores.pg_table import Column, Table
+from crossfade.stores.records import IndexInfo
 
 TYPES = ("hnsw", "ivfflat")
 _DEFAULTS = {"hnsw": {"m": 16, "ef_construction": 64}, "ivfflat": {"lists": 100}}

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crossfade.spaces import Space
-from crossfade.stores.base import Obstacle
 from crossfade.stores.pg_index import describe_index
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import NAME_BYTES, identifier, text
 from crossfade.stores.pg_table import Column, Table
 from crossfade.stores.pg_vectors import MOST_INDEXED
+from crossfade.stores.records import Obstacle
 
 OLDEST_SERVER, OLDEST_EXTENSION = 130000, (0, 5, 0)
 OPEN_SECONDS = 60.0

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from crossfade.stores.base import Part, Receipt, Staged
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import Query, identifier, listed, literal, text
 from crossfade.stores.pg_table import Table
+from crossfade.stores.records import Part, Receipt, Staged
 
 CHANGED = "changed-"
 """Begins the key of a part that is every pending row outside of the first pass."""

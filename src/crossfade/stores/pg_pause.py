@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossfade.stores import pg_index
-from crossfade.stores.base import IndexInfo
 from crossfade.stores.pg_parts import Names
 from crossfade.stores.pg_search import MOST_CANDIDATES
 from crossfade.stores.pg_server import LOCK_TIMEOUT_MS, Server
@@ -23,6 +22,7 @@ from crossfade.stores.pg_sql import identifier, literal, text
 from crossfade.stores.pg_table import Column, Table
 from crossfade.stores.pg_vectors import OPERATORS
 from crossfade.stores.pg_writer import WRITERS
+from crossfade.stores.records import IndexInfo
 
 WATCH_SECONDS = 0.25
 """For how long it is counted what others write."""

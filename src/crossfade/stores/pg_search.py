@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from crossfade.errors import NotSupported, StoreError
 from crossfade.extras import load
 from crossfade.spaces import Metric
-from crossfade.stores.base import Hits
 from crossfade.stores.pg_rows import Field
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import Query, identifier, listed, literal, text
 from crossfade.stores.pg_table import Column, Table
 from crossfade.stores.pg_vectors import OPERATORS
+from crossfade.stores.records import Hits
 from crossfade.vectors import FloatMatrix
 
 MOST_CANDIDATES = 1000

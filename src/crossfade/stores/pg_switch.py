@@ -15,11 +15,11 @@ from __future__ import annotations
 from typing import Any
 
 from crossfade.errors import StoreError
-from crossfade.stores.base import Staged
 from crossfade.stores.pg_parts import Names
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import Query, identifier, listed, literal, text
 from crossfade.stores.pg_table import REQUIRED_NOTE, UPGRADE_NOTE, Column, Table, note
+from crossfade.stores.records import Staged
 
 TRIGGER_PREFIX = "zzz_"
 """Triggers fire in the order of their names; ours has to see what the others made of the row."""

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from crossfade.errors import InvalidVectors
-from crossfade.stores.base import Produce, Produced, Rows
 from crossfade.stores.pg_parts import Names
 from crossfade.stores.pg_rows import Field
 from crossfade.stores.pg_server import Server
 from crossfade.stores.pg_sql import Query, identifier, listed, literal, psycopg, text
 from crossfade.stores.pg_table import Table
 from crossfade.stores.pg_vectors import VectorType, bytes_array, fixed_array, marks, vector_array
+from crossfade.stores.records import Produce, Produced, Rows
 from crossfade.vectors.channel import Consumer, read_ahead
 
 ROWS_PER_STATEMENT = 256

@@ -17,13 +17,13 @@ import numpy as np
 from crossfade.errors import StoreError
 from crossfade.spaces import Space
 from crossfade.stores import pg_index, pg_obstacles, pg_parts, pg_pause, pg_rehearsal, pg_switch
-from crossfade.stores.base import Capabilities, IndexInfo, Part, Pause, Produce, Receipt, Staged, Write
 from crossfade.stores.pg_checks import check_part, receipt_of
 from crossfade.stores.pg_column import PgColumn
 from crossfade.stores.pg_parts import CHANGED, Names
 from crossfade.stores.pg_sql import identifier, text
 from crossfade.stores.pg_table import REQUIRED_NOTE, SPACE_NOTE, UPGRADE_NOTE, Table, note, space_note
 from crossfade.stores.pg_writer import RowWriter
+from crossfade.stores.records import Capabilities, IndexInfo, Part, Pause, Produce, Receipt, Staged, Write
 from crossfade.vectors import BATCH_ROWS, FloatMatrix
 
 MOST_IN_PAUSE = 100

@@ -13,13 +13,13 @@ from crossfade.errors import NotSupported, StoreError, UsageError
 from crossfade.extras import load
 from crossfade.spaces import Space
 from crossfade.stores.address import Address, redact
-from crossfade.stores.base import Staged
 from crossfade.stores.collection import Collection
 from crossfade.stores.collection_store import CollectionStore
 from crossfade.stores.home import server_folder
 from crossfade.stores.qdrant_collection import OTHER_VECTORS
 from crossfade.stores.qdrant_server import QdrantServer
 from crossfade.stores.qdrant_server import client_for as client_for
+from crossfade.stores.records import Staged
 from crossfade.stores.refused import Refused
 from crossfade.vectors import FloatMatrix
 

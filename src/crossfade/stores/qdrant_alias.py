@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossfade.spaces import Space
-from crossfade.stores.base import Capabilities, Obstacle, Staged
 from crossfade.stores.collection import Collection
 from crossfade.stores.qdrant import (
     DISTANCES,
@@ -21,6 +20,7 @@ from crossfade.stores.qdrant import (
     why_no_further_vector,
 )
 from crossfade.stores.qdrant_collection import QdrantCollection
+from crossfade.stores.records import Capabilities, Obstacle, Staged
 
 
 class QdrantAlias(QdrantStore):

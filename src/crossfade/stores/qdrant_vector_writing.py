@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from crossfade.stores.base import Produce, Receipt
 from crossfade.stores.collection import Points, in_order
 from crossfade.stores.collection_parts import Members, checksum_of, digests_of, read_points, source_of
 from crossfade.stores.collection_writing import PointWriter
 from crossfade.stores.ledger import NOTHING, Entry, combined, vector_digests
 from crossfade.stores.qdrant_vector import NamedVector, VectorPair, joined
+from crossfade.stores.records import Produce, Receipt
 from crossfade.vectors.channel import read_ahead
 
 NOT_OURS = 1

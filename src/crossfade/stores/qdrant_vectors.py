@@ -14,7 +14,6 @@ from typing import Any
 from crossfade.errors import StoreError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address
-from crossfade.stores.base import Capabilities, Obstacle, Part, Pause, Receipt, Staged
 from crossfade.stores.collection import Collection
 from crossfade.stores.collection_parts import seconds_to_read
 from crossfade.stores.collection_store import PASSES
@@ -32,6 +31,7 @@ from crossfade.stores.qdrant import (
 from crossfade.stores.qdrant_collection import SPACES
 from crossfade.stores.qdrant_vector import NamedVector, VectorPair
 from crossfade.stores.qdrant_vector_writing import VectorWriter
+from crossfade.stores.records import Capabilities, Obstacle, Part, Pause, Receipt, Staged
 from crossfade.stores.refused import Refused
 from crossfade.vectors.ids import first_few
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crossfade.stores.base import Capabilities
 from crossfade.stores.open import STORES, kinds
+from crossfade.stores.records import Capabilities
 
 EXTRAS = {"postgresql": "pgvector", "lancedb": "lance", "parquet": ""}
 """Extra that installs a store's library, where it is not called like the scheme of its address."""

@@ -12,7 +12,7 @@ from crossfade.adapters import Adapter
 from crossfade.encoders import Encoder, open_encoder
 from crossfade.errors import Interrupted, UpgradeError, VerificationFailed
 from crossfade.stores import Part, Produce, Receipt, Store, open_store
-from crossfade.stores.base import Pause, Write
+from crossfade.stores.records import Pause, Write
 from crossfade.upgrade import checking
 from crossfade.upgrade.building import Builder, Progress, cores_for_others
 from crossfade.upgrade.journal import Entry, Journal
