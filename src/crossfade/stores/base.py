@@ -49,6 +49,8 @@ class Store(ABC):
     """Whether a row whose new vector is missing or stale has none, so that the others of its part count."""
     strict_rounds: int = 5
     """How often a cutover catches up with writers before it asks for a switch that is not strict."""
+    rehearsal_rows: int | None = None
+    """Rows of a batch that is written on trial; the plan's unless a store would take long for them."""
     uri: str
     """Address without credentials."""
     column: str

@@ -22,7 +22,8 @@ from crossfade.stores.address import Address, redact
 from crossfade.stores.chroma_collection import DOCUMENT, LEGACY, NAMES, SPACE, URI, ChromaCollection
 from crossfade.stores.chroma_server import ChromaServer
 from crossfade.stores.collection import Collection
-from crossfade.stores.collection_store import CollectionStore
+from crossfade.stores.collection_parts import seconds_to_read
+from crossfade.stores.collection_store import PASSES, CollectionStore
 from crossfade.stores.collection_writing import PointWriter
 from crossfade.stores.home import safe_name, server_folder
 from crossfade.stores.records import Capabilities, Obstacle, Pause, Staged
@@ -209,10 +210,12 @@ class Chroma(CollectionStore):
             self._take_name(ChromaCollection(self._server, old, self._spaces), "", "")
 
     def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
+        between = self._seconds_of_a_call()
         return Pause(
-            self._seconds_of_a_call(),
-            "between two renames there is no collection of that name: readers that find none must try again, "
-            "and writers should rest; a record written and deleted around the switch may come back",
+            PASSES * seconds_to_read(self._live()) + between,
+            f"for {1000 * between:.0f} ms of it, between two renames, there is no collection of that name: "
+            "readers and writers that find none must try again; a record that was written and deleted around "
+            "the switch may come back: let deletions wait to rule that out",
         )
 
     def _seconds_of_a_call(self) -> float:

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Collection as AnyOf
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,10 @@ from crossfade.vectors.ids import first_few
 
 PART_ROWS = 16_384
 PAYLOAD_ROWS = 256
-PASSES = 2
-"""Times that all points are read around the switch: just before it, and once more after it."""
+REHEARSAL = "rehearsal"
+"""Stands in the name of a collection in place of an upgrade."""
+PASSES = 3
+"""Times that all points are read around the switch: twice if nobody writes, four times where others do."""
 
 
 class CollectionStore(Store):
@@ -62,6 +65,7 @@ class CollectionStore(Store):
     """
 
     part_rows = PART_ROWS
+    rehearsal_rows = 1024
 
     def __init__(self) -> None:
         self._members: dict[str, Members] = {}
@@ -314,6 +318,22 @@ class CollectionStore(Store):
             "nobody has to wait, but a point that was written and deleted around the switch may come back; "
             "let deletions wait to rule that out",
         )
+
+    def rehearse(self, batches: Iterator[FloatMatrix], staged: Staged) -> None:
+        """Into a collection on trial, with the application's payloads; one that is left is cleared away."""
+        live = self._live()
+        try:
+            made = self._create(live, replace(staged, upgrade=REHEARSAL))
+        except StoreError:  # not allowed, or another plan is at it
+            super().rehearse(batches, staged)
+            return
+        try:
+            for vectors, there in zip(batches, live.scan(self.rehearsal_rows), strict=False):
+                rows = np.flatnonzero(np.isfinite(vectors[: len(there)]).all(axis=1))
+                some = there.select(rows.tolist())
+                made.put(Points(some.ids, vectors[rows], np.zeros(len(rows), dtype=bool), some.payloads))
+        finally:
+            self._drop(made.name)
 
     def switch_back(self, staged: Staged) -> None:
         if self.switched(staged):

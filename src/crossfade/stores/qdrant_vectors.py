@@ -8,12 +8,13 @@ with other clients changes the name there, at a time of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crossfade.errors import StoreError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address
+from crossfade.stores.base import Store
 from crossfade.stores.collection import Collection
 from crossfade.stores.collection_parts import seconds_to_read
 from crossfade.stores.collection_store import PASSES
@@ -33,6 +34,7 @@ from crossfade.stores.qdrant_vector import NamedVector, VectorPair
 from crossfade.stores.qdrant_vector_writing import VectorWriter
 from crossfade.stores.records import Capabilities, Obstacle, Part, Pause, Receipt, Staged
 from crossfade.stores.refused import Refused
+from crossfade.vectors import FloatMatrix
 from crossfade.vectors.ids import first_few
 
 SERVING = "crossfade.serving"
@@ -237,6 +239,10 @@ class QdrantVectors(QdrantStore):
     def pause(self, staged: Staged, rows_per_second: float) -> Pause | None:
         seconds = PASSES * seconds_to_read(self._compared() or self._live())
         return Pause(seconds, f"nobody has to wait; {self._advice(staged)}")
+
+    def rehearse(self, batches: Iterator[FloatMatrix], staged: Staged) -> None:
+        """In a file: a vector on trial would be one of the application's own points."""
+        Store.rehearse(self, batches, staged)
 
     def remarks(self, staged: Staged) -> list[str]:
         return [self._advice(staged)]

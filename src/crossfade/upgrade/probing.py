@@ -59,7 +59,8 @@ class _Counted:
         self.started = time.perf_counter()
 
     def __iter__(self) -> Iterator[FloatMatrix]:
-        batches = self._store.scan(rows=self._plan.batch_rows, columns=self._plan.staging.reads)
+        rows = self._store.rehearsal_rows or self._plan.batch_rows
+        batches = self._store.scan(rows=rows, columns=self._plan.staging.reads)
         for number, batch in enumerate(islice(batches, BATCHES + 1)):
             yield self._produce(batch).vectors
             if number == 0:
