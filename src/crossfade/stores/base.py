@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from crossfade.errors import DimensionMismatch
 from crossfade.spaces import Space
 from crossfade.stores.address import Address
 from crossfade.stores.records import (
@@ -101,6 +102,18 @@ class Store(ABC):
         Raises:
             SpaceMismatch, DimensionMismatch: the column is recorded to be in another space.
         """
+
+    def _require_queries(
+        self, queries: FloatMatrix, dimension: int, recorded: Space | None, space: Space
+    ) -> None:
+        """Compare queries only with vectors of their own space, `recorded` or not, of this dimension."""
+        if queries.ndim != 2 or queries.shape[1] != dimension:
+            raise DimensionMismatch(
+                f"{self.uri}: queries must be (n, {dimension}), got {queries.shape}; "
+                "embed them with the model that made the vectors"
+            )
+        if recorded is not None:
+            recorded.require_same(space, "queries")
 
     @abstractmethod
     def fetch(self, handles: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from crossfade.errors import DimensionMismatch, StoreError
+from crossfade.errors import StoreError
 from crossfade.spaces import Space
 from crossfade.stores.base import Store
 from crossfade.stores.collection import Collection, Points, as_rows, in_order
@@ -166,14 +166,7 @@ class CollectionStore(Store):
         exact: bool = False,
     ) -> list[Hits]:
         collection = self._named(column)
-        if queries.ndim != 2 or queries.shape[1] != collection.dimension:
-            raise DimensionMismatch(
-                f"{self.uri}: queries must be (n, {collection.dimension}), got {queries.shape}; "
-                "embed them with the model that made the vectors"
-            )
-        recorded = collection.space()
-        if recorded is not None:
-            recorded.require_same(space, "queries")
+        self._require_queries(queries, collection.dimension, collection.space(), space)
         self._found = {}
         ranked = collection.ranked(queries, k, space.metric, exact)
         return [self._hits(collection, ids, scores, columns) for ids, scores in ranked]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from crossfade.errors import DimensionMismatch, StoreError, UsageError
+from crossfade.errors import StoreError, UsageError
 from crossfade.spaces import Space
 from crossfade.stores.address import Address
 from crossfade.stores.base import Store
@@ -131,14 +131,7 @@ class FileReader(Store):
     ) -> list[Hits]:
         name = None if column in (None, self.column) else column
         content = self._content(name)
-        if queries.ndim != 2 or queries.shape[1] != content.dimension:
-            raise DimensionMismatch(
-                f"{self.uri}: queries must be (n, {content.dimension}), got {queries.shape}; "
-                "embed them with the model that made the vectors"
-            )
-        recorded = self._versions.space(name)
-        if recorded is not None:
-            recorded.require_same(space, "queries")
+        self._require_queries(queries, content.dimension, self._versions.space(name), space)
         ranked = content.nearest(queries, k, space.metric, exact)
         self._found = {}
         return [self._hits(content, positions, scores, columns) for positions, scores in ranked]

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from crossfade.errors import DimensionMismatch, StoreError, UsageError
+from crossfade.errors import StoreError, UsageError
 from crossfade.extras import load
 from crossfade.spaces import Space
 from crossfade.stores import lance_index, lance_parts, lance_reading
@@ -134,24 +134,13 @@ class LanceDB(Store):
         exact: bool = False,
     ) -> list[Hits]:
         dataset, name = self._open(), column or self.column
-        self._require_space(dataset, name, queries, space)
+        recorded = recorded_space(dataset.schema, name)  # of the version that is searched
+        self._require_queries(queries, self._dimension(dataset, name), recorded, space)
         with store_errors(self.uri):
             return [
                 lance_reading.nearest(dataset, name, one, k, space.metric, self.id_column, columns, exact)
                 for one in queries
             ]
-
-    def _require_space(self, dataset: Any, name: str, queries: FloatMatrix, space: Space) -> None:
-        """Compare queries only with vectors of their own space, as of the version that is searched."""
-        dimension = self._dimension(dataset, name)
-        if queries.ndim != 2 or queries.shape[1] != dimension:
-            raise DimensionMismatch(
-                f"{self.uri}: queries must be (n, {dimension}), got {queries.shape}; "
-                "embed them with the model that made the vectors"
-            )
-        recorded = recorded_space(dataset.schema, name)
-        if recorded is not None:
-            recorded.require_same(space, "queries")
 
     def fetch(self, handles: NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
         return lance_reading.fetch(self._open(), handles, columns, self.uri)

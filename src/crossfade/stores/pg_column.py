@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from crossfade.errors import DimensionMismatch, UsageError
+from crossfade.errors import UsageError
 from crossfade.spaces import Space
 from crossfade.stores import pg_index, pg_lock, pg_obstacles, pg_search
 from crossfade.stores.address import Address
@@ -143,7 +143,7 @@ class PgColumn(Store):
     ) -> list[Hits]:
         table = self._read()
         chosen, further = table.column(column or self.column), self._fields(table, columns)
-        self._require_space(table, chosen, queries, space)
+        self._require_queries(queries, self._dimension(table, chosen.name), chosen.space, space)
         ids = self._ids(table)
         return pg_search.nearest(self._server, table, chosen, queries, k, space.metric, ids, further, exact)
 
@@ -159,17 +159,6 @@ class PgColumn(Store):
 
     def _examined(self, table: Table, new: Space | None = None) -> pg_obstacles.Examination:
         return pg_obstacles.Examination(self._server, table, table.column(self.column), new)
-
-    def _require_space(self, table: Table, column: Column, queries: FloatMatrix, space: Space) -> None:
-        """Compare queries only with vectors of their own space."""
-        dimension = self._dimension(table, column.name)
-        if queries.ndim != 2 or queries.shape[1] != dimension:
-            raise DimensionMismatch(
-                f"{self.uri}: queries must be (n, {dimension}), got {queries.shape}; "
-                "embed them with the model that made the vectors"
-            )
-        if column.space is not None:
-            column.space.require_same(space, "queries")
 
     def _rows(
         self, found: list[Any], ids: Field, vectors: Sequence[tuple[Column, int]], further: dict[str, Field]

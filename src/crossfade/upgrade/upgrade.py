@@ -20,13 +20,7 @@ from crossfade.upgrade.plans import Plan
 from crossfade.upgrade.states import APPLY, CUTOVER, RETIRE, ROLLBACK, VERIFY, State, Step, require
 from crossfade.upgrade.status import Status, read_status
 from crossfade.upgrade.strategies import strategy
-from crossfade.upgrade.verifying import (
-    Check,
-    ColumnVerifier,
-    Verification,
-    samples_for,
-    verify_untouched,
-)
+from crossfade.upgrade.verifying import Check, ColumnVerifier, Verification, samples_for, verify_untouched
 from crossfade.upgrade.wording import size
 
 RISK = 0.001
