@@ -27,13 +27,14 @@ import numpy as np
 from matrix import Case, fashion, tiny_imagenet
 
 from crossfade.adapters import Adapter, make_adapter
-from crossfade.evaluation.backfill_curve import backfill_curve, largest_first
+from crossfade.evaluation.backfill_curve import backfill_curve
 from crossfade.evaluation.bootstrap import Groups
 from crossfade.evaluation.curves import BackfillCurve
 from crossfade.evaluation.levelling import fit_levelling
 from crossfade.evaluation.measure import Measurement, Measurer, measure, nearest_neighbours
 from crossfade.evaluation.merging import LIFTED, METHODS, OLD, QUANTILE, RAW, RE_EMBEDDED, MixedRows
 from crossfade.evaluation.paired import paired_rows
+from crossfade.evaluation.ranking import largest_first
 from crossfade.evaluation.rows import SingleStage
 from crossfade.evaluation.scoring import Scorer
 from crossfade.evaluation.task import RetrievalTask

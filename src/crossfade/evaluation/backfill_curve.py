@@ -31,6 +31,7 @@ from crossfade.evaluation.measure import Measurer
 from crossfade.evaluation.merging import LIFTED, RANKS, RE_EMBEDDED, Merge
 from crossfade.evaluation.mixture import AS_THEY_ARE, HeldOut, Way, Ways
 from crossfade.evaluation.paired import PairedRows, paired_rows
+from crossfade.evaluation.ranking import largest_first
 from crossfade.evaluation.result import OLD_OLD
 from crossfade.evaluation.rows import Scores, SingleStage, take_out
 from crossfade.evaluation.scoring import Scorer
@@ -170,11 +171,6 @@ def _orders(
         new = new / np.linalg.norm(new, axis=1, keepdims=True)
     orders[ORACLE] = [largest_first(np.square(lifted - new).sum(axis=1))]
     return orders, skipped
-
-
-def largest_first(values: NDArray[np.floating]) -> Order:
-    """Positions by falling value; of equal values the first comes first."""
-    return np.argsort(-values, kind="stable")
 
 
 def _from_class_mean(lifted: FloatMatrix, classes: NDArray[np.integer]) -> FloatMatrix:

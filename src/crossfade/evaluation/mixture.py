@@ -25,6 +25,7 @@ from crossfade.evaluation.merging import (
     fit_merge,
     merge_values,
 )
+from crossfade.evaluation.ranking import largest_first
 from crossfade.evaluation.scoring import Scorer
 from crossfade.spaces import Metric
 from crossfade.vectors import FloatMatrix
@@ -96,7 +97,7 @@ class Ways:
         fitting, measuring = order[::2], order[1::2]
         lifted, asked = held_out.lifted[measuring], held_out.new[measuring]
         self._seed, self._own = seed, np.arange(len(measuring))
-        self._first = np.argsort(-held_out.uncertainty[measuring], kind="stable")
+        self._first = largest_first(held_out.uncertainty[measuring])
         whole = Scorer(asked, held_out.metric).scores(asked)
         self._plain = {RE_EMBEDDED: whole, LIFTED: Scorer(lifted, held_out.metric).scores(asked)}
         self.level: Levelling | None = None

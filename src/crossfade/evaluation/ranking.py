@@ -9,6 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def largest_first(values: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Positions by falling value; of equal values the first comes first."""
+    return np.argsort(-values, kind="stable")
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """The relevant items of a block of queries, m in all, sorted by query and then by rank.
