@@ -18,22 +18,33 @@ PATIENCE_SECONDS = 30
 """How long an application looks for a collection that has no name for an instant."""
 
 
-class ChromaApplication(Application):
-    """Gets the collection by its name for every call, as the store's page tells it to."""
+class CollectionApplication(Application):
+    """Writes to a collection on a server, each thread through a client of its own."""
 
-    name = "chroma"
+    kind = ""
+    column = ""
+    """Of the vectors, as the address names it; empty where a record has one vector only."""
 
-    def __init__(self, server: ChromaProcess, *, pauses: bool = False) -> None:
+    def __init__(self, server: ChromaProcess | MilvusProcess, *, pauses: bool = False) -> None:
         self._server, self._mine, self.pauses = server, threading.local(), pauses
         self._called = "resting" if pauses else "busy"
-        self.name = "chroma, writers pause" if pauses else self.name
-        self.uri = f"chroma://127.0.0.1:{server.port}#{self._called}"
+        self.name = f"{self.kind}, writers pause" if pauses else self.kind
+        self.uri = f"{self.kind}://127.0.0.1:{server.port}#{self._called}{self.column}"
 
     @property
     def _client(self) -> Any:
         if not hasattr(self._mine, "client"):
             self._mine.client = self._server.client()
         return self._mine.client
+
+    def update(self, ids: list[int], vectors: np.ndarray) -> None:
+        self.insert(ids, vectors)
+
+
+class ChromaApplication(CollectionApplication):
+    """Gets the collection by its name for every call, as the store's page tells it to."""
+
+    kind = "chroma"
 
     def create(self, ids: Sequence[int], vectors: np.ndarray) -> None:
         settings = {"hnsw": {"space": "l2", "max_neighbors": 8}}
@@ -63,9 +74,6 @@ class ChromaApplication(Application):
                 raise
             raise Switched(str(error)) from None
 
-    def update(self, ids: list[int], vectors: np.ndarray) -> None:
-        self.insert(ids, vectors)
-
     def delete(self, ids: list[int]) -> None:
         self._asked(lambda found: found.delete([str(one) for one in ids]))
 
@@ -78,25 +86,13 @@ class ChromaApplication(Application):
         return {int(one): vector for one, vector in zip(found["ids"], vectors, strict=True)}
 
 
-class MilvusApplication(Application):
+class MilvusApplication(CollectionApplication):
     """Milvus Lite's server, reached by the alias."""
 
-    name = "milvus"
-
-    def __init__(self, server: MilvusProcess, *, pauses: bool = False) -> None:
-        self._server, self._mine, self.pauses = server, threading.local(), pauses
-        self._alias = "resting" if pauses else "busy"
-        self.name = "milvus, writers pause" if pauses else self.name
-        self.uri = f"milvus://127.0.0.1:{server.port}#{self._alias}.vector"
-
-    @property
-    def _client(self) -> Any:
-        if not hasattr(self._mine, "client"):
-            self._mine.client = self._server.client()
-        return self._mine.client
+    kind, column = "milvus", ".vector"
 
     def create(self, ids: Sequence[int], vectors: np.ndarray) -> None:
-        types, client, name = importlib.import_module("pymilvus").DataType, self._client, f"{self._alias}_v1"
+        types, client, name = importlib.import_module("pymilvus").DataType, self._client, f"{self._called}_v1"
         schema = client.create_schema(auto_id=False)
         schema.add_field("id", types.INT64, is_primary=True)
         schema.add_field("text", types.VARCHAR, max_length=200)
@@ -104,7 +100,7 @@ class MilvusApplication(Application):
         wanted = client.prepare_index_params()
         wanted.add_index("vector", index_type="HNSW", metric_type="L2", params={"M": 8})
         client.create_collection(name, schema=schema, index_params=wanted, consistency_level="Strong")
-        client.create_alias(name, self._alias)
+        client.create_alias(name, self._called)
         for start in range(0, len(ids), CREATED_AT_ONCE):
             self.insert(list(ids[start : start + CREATED_AT_ONCE]), vectors[start : start + CREATED_AT_ONCE])
         client.flush(name)
@@ -116,22 +112,19 @@ class MilvusApplication(Application):
             for one, row in zip(ids, vectors.tolist(), strict=True)
         ]
         try:
-            self._client.upsert(self._alias, rows)
+            self._client.upsert(self._called, rows)
         except pymilvus.MilvusException as error:
             if "dim" not in str(error):
                 raise
             raise Switched(str(error)) from None
 
-    def update(self, ids: list[int], vectors: np.ndarray) -> None:
-        self.insert(ids, vectors)
-
     def delete(self, ids: list[int]) -> None:
-        self._client.delete(self._alias, ids=ids)
+        self._client.delete(self._called, ids=ids)
 
     def read(self, one: int) -> None:
-        self._client.get(self._alias, ids=[one])
+        self._client.get(self._called, ids=[one])
 
     def rows(self) -> dict[int, np.ndarray | None]:
         options = {"filter": "id >= 0", "output_fields": ["id", "vector"], "consistency_level": "Strong"}
-        rows = self._client.query(self._alias, limit=1_000_000, **options)
+        rows = self._client.query(self._called, limit=1_000_000, **options)
         return {int(one["id"]): np.array(one["vector"], dtype=np.float32) for one in rows}
