@@ -53,12 +53,12 @@ def progress_bar(label: str, unit: str = "rows") -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr(), transient=False) as bar:
-        task = bar.add_task(label, total=1, rate="")
+        task = bar.add_task(label, total=1, rate="", visible=False)  # a step that is refused has none
 
         def advance(done: int, total: int) -> None:
             speed = bar.tasks[0].speed
             rate = f"{speed:,.0f} {unit}/s" if speed else ""
-            bar.update(task, completed=done, total=max(total, 1), rate=rate)
+            bar.update(task, completed=done, total=max(total, 1), rate=rate, visible=True)
 
         yield advance
 
