@@ -8,9 +8,10 @@ import numpy as np
 import psycopg
 import pytest
 from pgvector_backend import Application, database
-from test_pgvector import OLD, STAGED, opened, produce
+from test_pgvector import OLD, STAGED, build, opened, produce
 
 from crossfade.stores import pg_obstacles
+from crossfade.stores.pg_server import Server
 from crossfade.upgrade import inspect_store
 
 ROWS = 12_000
@@ -65,6 +66,35 @@ def test_a_reader_that_holds_old_versions_costs_room_and_nothing_else() -> None:
         assert pages(application) / before > 1.9
     found = application.run("SELECT count(*), count(vector__next) FROM items")[0]
     assert tuple(found) == (ROWS, ROWS)
+
+
+def test_rows_that_others_changed_are_not_kept_by_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    application = filled()
+    store = opened(f"{application.address}#items.vector", part_rows=6_000)
+    receipts = build(store)
+    application.run("UPDATE items SET vector = vector + '[1, 1, 1, 1]'")
+    asked: list[tuple[Any, Any]] = []
+    honest = Server._connect
+
+    def connect(self: Server) -> Any:
+        made = honest(self)
+        cursor = made.cursor
+
+        def noted(*names: Any, **options: Any) -> Any:
+            asked.append((names, options))
+            return cursor(*names, **options)
+
+        made.cursor = noted
+        return made
+
+    monkeypatch.setattr(Server, "_connect", connect)
+    late = opened(f"{application.address}#items.vector", part_rows=6_000)
+    (part,) = late.pending(STAGED, receipts)
+    late.write_part(part, STAGED, produce, rows=2048)
+    kept = [options["withhold"] for names, options in asked if "crossfade_rows" in names]
+    assert kept
+    assert not any(kept)
+    assert application.run("SELECT count(*) FROM items WHERE vector__next IS NULL")[0][0] == 0
 
 
 def test_batches_are_no_larger_than_asked_for() -> None:

@@ -99,18 +99,23 @@ class RowWriter:
         self._old: VectorType = old
         self._new: VectorType = new
 
-    def write(self, where: Query, produce: Produce, rows: int) -> Written:
-        """Write the pending rows that fulfil a condition, in batches of at most `rows`."""
+    def write(self, where: Query, produce: Produce, rows: int, *, by_place: bool) -> Written:
+        """Write the pending rows that fulfil a condition, in batches of at most `rows`.
+
+        Args:
+            by_place: in the order that spares indexes, which is for parts of the first pass: their rows are
+                few enough for the server to keep, and their marks are in no index yet.
+        """
         done = Written()
         if self._server.holds:
-            self._update_all(self._made(self._read(where, rows), produce, done))
+            self._update_all(self._made(self._read(where, rows, by_place), produce, done))
             return done
         sinks: list[Consumer[_Values]] = [Consumer(self._update_all, depth=1) for _ in range(WRITERS)]
         try:
             with ExitStack() as reading:
                 turns = deque[tuple[Consumer[_Values], Iterator[_Values]]]()
                 for lane, sink in enumerate(sinks):
-                    batches = read_ahead(self._read(_within(where, lane), rows), depth=1)
+                    batches = read_ahead(self._read(_within(where, lane), rows, by_place), depth=1)
                     turns.append((sink, self._made(reading.enter_context(closing(batches)), produce, done)))
                 while turns:
                     sink, made = turns.popleft()
@@ -133,18 +138,18 @@ class RowWriter:
 
     # --- reading ------------------------------------------------------------------------------
 
-    def _read(self, where: Query, rows: int) -> Iterator[Batch]:
-        kept = rows < FEW_ROWS and not self._server.holds
+    def _read(self, where: Query, rows: int, by_place: bool) -> Iterator[Batch]:
+        kept = by_place and rows < FEW_ROWS and not self._server.holds
         with (
             self._server.connection() as connection,
             nullcontext() if kept else connection.transaction(),
             connection.cursor("crossfade_rows", binary=True, withhold=kept) as cursor,
         ):
-            cursor.execute(self._selection(where))
+            cursor.execute(self._selection(where, by_place))
             while found := cursor.fetchmany(rows):
                 yield self._batch(found)
 
-    def _selection(self, where: Query) -> Query:
+    def _selection(self, where: Query, by_place: bool) -> Query:
         """Key and version as text, id, old vector, the new one where there is no old one, further columns."""
         old, new = identifier(self._names.old), identifier(self._names.new)
         only_new = text("CASE WHEN {old} IS NULL THEN {new} END", old=old, new=new)
@@ -156,7 +161,7 @@ class RowWriter:
             table=self._table.query,
             pending=self._names.pending,
             where=where,
-            order=listed([_PLACE, self._table.key_order]),
+            order=listed([*[_PLACE] * by_place, self._table.key_order]),
         )
 
     def _batch(self, found: list[Any]) -> Batch:

@@ -78,11 +78,11 @@ class PgVector(PgColumn):
         writer = RowWriter(self._server, table, names, self._ids(table), further, dimensions, quiet)
         if part.key.startswith(CHANGED):
             # Others write to just these rows, and wait for those that are written with theirs.
-            done = writer.write(text("true"), produce, min(rows, MOST_IN_PAUSE))
+            done = writer.write(text("true"), produce, min(rows, MOST_IN_PAUSE), by_place=False)
             location = {"rows": done.rows, "bytes": 0}
             return Receipt(part.key, part.source, 0, done.nulls, done.digest.hexdigest(), location)
         within = self._drawn().within(int(part.key))
-        writer.write(within, produce, rows)
+        writer.write(within, produce, rows, by_place=True)
         return receipt_of(self._server, table, names, part, within, staged)
 
     def rehearse(self, batches: Iterator[FloatMatrix], staged: Staged) -> None:
